@@ -1,0 +1,408 @@
+"""The control plane's messages and their one codec.
+
+Inside, a message is a frozen dataclass; on the wire it is a JSON frame, then one binary frame for
+each `bytes` field in order of declaration. Decoding checks every field against its annotation, so
+that whatever comes out of `decode` is valid and nothing past it needs to look again. Binary frames
+are opaque: neither side of this codec ever unpickles.
+
+`protocol` travels in every header. A peer of another protocol gets `VersionMismatch` in words;
+`Hello` and `Welcome` never change their meaning, so that any two versions can say so to each other.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, Literal
+
+from . import errors
+
+PROTOCOL = 1
+
+# A header holds at most the caller's environment and a list of statuses; 300 daemons make 200 KB.
+HEADER_LIMIT_BYTES = 8 * 1024 * 1024
+# A definition that carries data: generous, yet it cannot fill the machine's memory by accident.
+FRAME_LIMIT_BYTES = 1024 * 1024 * 1024
+
+IfExists = Literal["attach", "replace", "error"]
+Restart = Literal["never", "on-failure", "always"]
+Output = Literal["forward", "log"]
+
+
+class Message:
+    """The base of the closed family below."""
+
+
+# --- requests, client to supervisor -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Message):
+    """Who are you? Answered by `Welcome`, whatever the versions."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartDaemon(Message):
+    """Start a daemon, or find the one that already runs under this name.
+
+    Answered by `Started` once the daemon's call socket listens (the definition may still be
+    loading: its end is told on that socket), or by `Refused`. `token` identifies this one request:
+    when it is sent again because a supervisor died in between, no second daemon starts.
+    `python` is a path, a venv directory or a version; `caller_python` the client's own executable.
+    """
+
+    name: str
+    token: str
+    digest: str
+    summary: str
+    python: str
+    python_is_default: bool
+    caller_python: str
+    environ: dict[str, str]
+    cwd: str
+    sys_path: list[str]
+    if_exists: IfExists = "attach"
+    idle_timeout: float | None = None
+    restart: Restart = "never"
+    start_timeout: float = 60.0
+    output: Output = "forward"
+    definition: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ListDaemons(Message):
+    """The status of every daemon, or of the one named: `Listing`, fresh from the daemons."""
+
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopDaemon(Message):
+    """End a daemon: asked, then SIGTERM, then SIGKILL. Answered by `Done` when it is gone."""
+
+    name: str
+    reason: str = "stop requested"
+
+
+@dataclass(frozen=True, slots=True)
+class RestartDaemon(Message):
+    """Stop it if it runs, and start it anew from its own definition; answered by `Started`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptDaemon(Message):
+    """Raise KeyboardInterrupt in the call that runs there; `Done` says whether one did."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvents(Message):
+    """Send every `Event` from now on to this client, until it disconnects or `UnwatchEvents`."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnwatchEvents(Message):
+    """No more events; answered by `Done`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown(Message):
+    """Stop every daemon, then the supervisor. `Progress` for each, `Done` at the end."""
+
+
+# --- replies and reports, supervisor to client --------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome(Message):
+    """The supervisor's own version, process id and start command's interpreter."""
+
+    version: str
+    pid: int
+    python: str
+    service: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Message):
+    """The daemon that serves this name now; `existing` where it ran before the request."""
+
+    name: str
+    pid: int
+    python: str
+    existing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStatus(Message):
+    """One daemon, as seen a moment ago. Times are in seconds, sizes in bytes.
+
+    `state` is one word for people: starting, loading, ready, busy, stopping, waiting (to be
+    restarted), failed, stopped (by SIGSTOP), unresponsive, unlinked. `cpu_percent` is of one core.
+    `reason` says why it is in that state, or why it last ended.
+    """
+
+    name: str
+    state: str
+    pid: int | None
+    python: str
+    uptime_seconds: float
+    rss_bytes: int
+    cpu_percent: float
+    clients: int
+    calls: int
+    restarts: int
+    version: str = ""
+    summary: str = ""
+    reason: str = ""
+    busy_seconds: float | None = None
+    busy_call: str | None = None
+    busy_client_pid: int | None = None
+    idle_timeout: float | None = None
+    restart: str = "never"
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Message):
+    """The answer to `ListDaemons`, ordered by name."""
+
+    daemons: tuple[DaemonStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Message):
+    """It is done; `detail` says how, in words (`ended by SIGTERM after 5 s`)."""
+
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Message):
+    """A step of a long request; the answer is still to come."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Message):
+    """Something that happened to a daemon: started, ready, failed, ended, restarting, adopted...
+
+    `time` is seconds since the epoch.
+    """
+
+    kind: str
+    name: str
+    time: float
+    detail: str = ""
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Message):
+    """The request failed: the name of a class in `spawny.errors`, its message and attributes."""
+
+    error: str
+    message: str
+    output: str = ""
+    remote_traceback: str = ""
+    exit_code: int | None = None
+    signal_name: str | None = None
+
+    def exception(self) -> errors.SpawnyError:
+        """The exception to raise at the client."""
+        kind = getattr(errors, self.error, errors.SpawnyError)
+        if kind is errors.DaemonStartError:
+            return errors.DaemonStartError(
+                self.message, output=self.output, remote_traceback=self.remote_traceback
+            )
+        if kind is errors.DaemonDied:
+            return errors.DaemonDied(
+                self.message,
+                exit_code=self.exit_code,
+                signal_name=self.signal_name,
+                output=self.output,
+            )
+        if not (isinstance(kind, type) and issubclass(kind, errors.SpawnyError)):
+            kind = errors.SpawnyError
+        return kind(self.message)
+
+
+_MESSAGES: dict[str, type[Message]] = {
+    kind.__name__: kind
+    for kind in (
+        Hello,
+        StartDaemon,
+        ListDaemons,
+        StopDaemon,
+        RestartDaemon,
+        InterruptDaemon,
+        WatchEvents,
+        UnwatchEvents,
+        Shutdown,
+        Welcome,
+        Started,
+        DaemonStatus,
+        Listing,
+        Done,
+        Progress,
+        Event,
+        Refused,
+    )
+}
+
+
+class MalformedMessage(ValueError):
+    """These frames are no message of this protocol; the text says what is wrong with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message with the number that pairs a reply with its request (0: nobody asked)."""
+
+    request_id: int
+    message: Message
+
+
+def encode(message: Message, request_id: int = 0) -> list[bytes]:
+    """The frames of a message."""
+    binary: list[bytes] = []
+    header: dict[str, Any] = {
+        "protocol": PROTOCOL,
+        "id": request_id,
+        "type": type(message).__name__,
+        "body": _to_json(message, binary),
+    }
+    return [json.dumps(header, separators=(",", ":")).encode(), *binary]
+
+
+def decode(frames: Sequence[bytes]) -> Envelope:
+    """The message in these frames.
+
+    Raises `MalformedMessage`, or `errors.VersionMismatch` for a well-formed header of another
+    protocol (a `Hello` or `Welcome` is read whatever its protocol).
+    """
+    if not frames:
+        raise MalformedMessage("no frames")
+    header = _parse_header(frames[0])
+    request_id = header.get("id")
+    if not _is_int(request_id):
+        raise MalformedMessage("the header has no request id")
+    kind = _MESSAGES.get(str(header.get("type")))
+    if header.get("protocol") != PROTOCOL and kind not in (Hello, Welcome):
+        raise errors.VersionMismatch(
+            f"the other side speaks control protocol {header.get('protocol')!r}, this one"
+            f" {PROTOCOL}: run the same spawny version in both, then spawny shutdown"
+        )
+    if kind is None:
+        raise MalformedMessage(f"there is no message type {header.get('type')!r}")
+    binary = list(frames[1:])
+    message = _from_json(kind, header.get("body"), binary)
+    if binary:
+        raise MalformedMessage(f"{kind.__name__} came with {len(binary)} frames too many")
+    return Envelope(request_id, message)
+
+
+def peek_request_id(frames: Sequence[bytes]) -> int:
+    """The request id of frames that `decode` refused, so that the refusal finds its way; else 0."""
+    try:
+        request_id = _parse_header(frames[0]).get("id")
+    except (MalformedMessage, IndexError):
+        return 0
+    return request_id if _is_int(request_id) else 0
+
+
+def _parse_header(frame: bytes) -> dict[str, Any]:
+    if len(frame) > HEADER_LIMIT_BYTES:
+        raise MalformedMessage(f"the header has {len(frame)} bytes, over {HEADER_LIMIT_BYTES}")
+    try:
+        header = json.loads(frame)
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessage(f"the header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise MalformedMessage("the header is not a JSON object")
+    return header
+
+
+def _to_json(message: Message, binary: list[bytes]) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    for each in fields(message):  # type: ignore[arg-type]  # every Message is a dataclass
+        value = getattr(message, each.name)
+        if isinstance(value, bytes):
+            binary.append(value)
+        elif isinstance(value, tuple):
+            body[each.name] = [_to_json(item, binary) for item in value]
+        else:
+            body[each.name] = value
+    return body
+
+
+def _from_json(kind: type[Message], body: object, binary: list[bytes]) -> Message:
+    if not isinstance(body, dict):
+        raise MalformedMessage(f"{kind.__name__} has no body")
+    annotations = _annotations(kind)
+    # A field that a newer minor version added is skipped; a missing one falls to its default.
+    values: dict[str, Any] = {}
+    for name, annotation in annotations.items():
+        if annotation is bytes:
+            if not binary:
+                raise MalformedMessage(f"{kind.__name__}.{name} has no frame")
+            values[name] = binary.pop(0)
+            if len(values[name]) > FRAME_LIMIT_BYTES:
+                raise MalformedMessage(f"{kind.__name__}.{name} is over {FRAME_LIMIT_BYTES} bytes")
+        elif name in body:
+            values[name] = _checked(annotation, body[name], f"{kind.__name__}.{name}", binary)
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise MalformedMessage(f"{kind.__name__}: {error}") from error
+
+
+@cache
+def _annotations(kind: type[Message]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _checked(annotation: Any, value: Any, where: str, binary: list[bytes]) -> Any:
+    """`value` as `annotation` wants it, or `MalformedMessage`."""
+    origin = typing.get_origin(annotation)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        (annotation,) = (one for one in typing.get_args(annotation) if one is not types.NoneType)
+        return _checked(annotation, value, where, binary)
+    if origin is Literal:
+        valid = value in typing.get_args(annotation) and isinstance(value, str)
+    elif origin is tuple:
+        if isinstance(value, list):
+            item = typing.get_args(annotation)[0]
+            return tuple(_from_json(item, each, binary) for each in value)
+        valid = False
+    elif origin is list:
+        valid = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    elif origin is dict:
+        valid = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    elif annotation is float:
+        if _is_int(value):
+            return float(value)
+        valid = isinstance(value, float)
+    elif annotation is int:
+        valid = _is_int(value)
+    else:
+        valid = isinstance(value, annotation)
+    if not valid:
+        raise MalformedMessage(f"{where} must be {annotation}, not {str(value)[:80]!r}")
+    return value
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,86 @@
+"""The supervisor's figures, in one frozen value that is read once at the edge and passed down.
+
+`config.toml` in the config directory may set any of them in its `[supervisor]` table.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a supervisor may be told. Every duration is in seconds."""
+
+    # With nothing to supervise and nobody connected for so long, an auto-started supervisor ends.
+    idle_exit_seconds: float = 600.0
+
+    # One psutil pass over all daemons, and one ping to each. Seen is what `ps` shows, so that a
+    # few seconds are fine; an idle daemon may wake at most once in 2 s.
+    health_interval_seconds: float = 5.0
+
+    # An idle daemon that leaves a ping unanswered for so long is shown as unresponsive.
+    unresponsive_after_seconds: float = 15.0
+
+    # Ending a daemon: so long for its own clean-up after the request, then again after SIGTERM.
+    stop_grace_seconds: float = 5.0
+    term_grace_seconds: float = 3.0
+
+    # Restart after a failure: min(cap, base * 2^n) * U(0.5, 1), forgotten after a healthy stretch.
+    backoff_base_seconds: float = 0.25
+    backoff_cap_seconds: float = 30.0
+    healthy_after_seconds: float = 30.0
+
+    # So many deaths within the window and the supervisor gives up: FAILED, until a manual start.
+    give_up_deaths: int = 5
+    give_up_window_seconds: float = 60.0
+
+    # A log file grows to this size before its head moves to NAME.log.1, and so on.
+    log_bytes: int = 10 * 1024 * 1024
+    log_files: int = 3
+
+    # A daemon of a journal that has not phoned home within this time of a supervisor's start,
+    # though its process lives, is shown as unlinked rather than waited for.
+    adoption_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            given = getattr(self, each.name)
+            whole = each.type == "int"
+            if isinstance(given, bool) or not isinstance(given, int if whole else (int, float)):
+                kind = "a whole number" if whole else "a number"
+                raise InvalidRequest(f"{each.name} must be {kind}, not {given!r}")
+            if given <= 0:
+                raise InvalidRequest(f"{each.name} must be positive, not {given!r}")
+
+
+def load(path: Path) -> Settings:
+    """The settings of this config file; the defaults where there is none.
+
+    Raises `InvalidRequest` naming the file and the key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings()
+    try:
+        table = tomllib.loads(text).get("supervisor", {})
+        return from_table(table)
+    except (tomllib.TOMLDecodeError, InvalidRequest) as error:
+        raise InvalidRequest(f"{path}: {error}") from error
+
+
+def from_table(table: Mapping[str, Any]) -> Settings:
+    """The settings of a parsed `[supervisor]` table; unknown keys are refused by name."""
+    known = {each.name for each in fields(Settings)}
+    if unknown := sorted(set(table) - known):
+        raise InvalidRequest(
+            f"[supervisor] has no key {unknown[0]!r}; the keys are {', '.join(sorted(known))}"
+        )
+    return Settings(**table)
