@@ -1,0 +1,95 @@
+# Every target does all of its own set-up; a fresh machine needs make and a
+# Python >= 3.11. `make` alone lists the targets.
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test demo lint format types docs bench clean
+
+PYTHON ?=
+PYTEST_ARGS ?=
+BIN := .venv/bin
+PIP := python -m pip install --quiet --disable-pip-version-check
+
+# Sets $python to the newest Python >= 3.11 that can make a venv with pip in
+# it. Some distributions split ensurepip off: install that part when we may,
+# else use virtualenv, else say what is missing. PYTHON=path goes first.
+define make_venv
+	@set -eu; python=; bare=; \
+	has_ensurepip() { "$$1" -c 'import venv, ensurepip' >/dev/null 2>&1; }; \
+	for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+		"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+		if has_ensurepip "$$candidate"; then python=$$candidate; break; fi; \
+		bare=$${bare:-$$candidate}; \
+	done; \
+	if [ -z "$$python$$bare" ]; then \
+		echo "spawny needs Python 3.11 or newer; none of python3.13, python3.12, python3.11, python3 is one. Point at one with: make PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	if [ -z "$$python" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "$$bare lacks ensurepip: installing $$(basename "$$bare")-venv"; \
+		package=$$(basename "$$bare")-venv; \
+		{ apt-get install -y -q "$$package" || { apt-get update -q && apt-get install -y -q "$$package"; }; } >/dev/null 2>&1 || true; \
+		if has_ensurepip "$$bare"; then python=$$bare; fi; \
+	fi; \
+	rm -rf $(1); \
+	if [ -n "$$python" ]; then \
+		echo "making $(1) with $$($$python --version)"; "$$python" -m venv $(1); \
+	elif "$$bare" -m virtualenv --version >/dev/null 2>&1; then \
+		"$$bare" -m virtualenv --quiet $(1); \
+	elif command -v virtualenv >/dev/null; then \
+		virtualenv --quiet --python "$$bare" $(1); \
+	else \
+		echo "$$bare cannot make a virtual environment: it lacks ensurepip. Install it (Debian, Ubuntu: apt-get install python3-venv) or install virtualenv." >&2; exit 1; \
+	fi
+endef
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+
+# The stamps: a venv is made anew only when pyproject.toml has changed.
+.venv/.installed: pyproject.toml
+	$(call make_venv,.venv)
+	$(BIN)/$(PIP) --editable .
+	@touch $@
+
+.venv/.dev: .venv/.installed
+	$(BIN)/$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/.docs: .venv/.installed
+	$(BIN)/$(PIP) --editable '.[docs]'
+	@touch $@
+
+.venv-bench/.installed: pyproject.toml
+	$(call make_venv,.venv-bench)
+	.venv-bench/bin/$(PIP) --editable '.[bench]'
+	@touch $@
+
+venv: .venv/.dev  ## make .venv with spawny and all development tools in it
+
+test: .venv/.dev  ## run the tests; PYTEST_ARGS="-k name" selects
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: .venv/.installed  ## two scripts, one daemon in another Python: see it work
+	$(BIN)/python examples/demo.py
+
+lint: .venv/.dev  ## style and likely bugs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.dev  ## rewrite the sources as lint wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/.dev  ## mypy --strict, the kernel excepted
+	$(BIN)/mypy
+
+docs: .venv/.docs  ## build docs/_build/html; a warning or a broken internal link is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -b linkcheck docs docs/_build/linkcheck
+
+bench: .venv-bench/.installed  ## the benchmarks, beside their peers
+	.venv-bench/bin/python benchmarks/run.py
+
+clean:  ## remove everything that the other targets made
+	rm -rf .venv .venv-bench build dist htmlcov .coverage .coverage.* docs/_build
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find spawny tests examples benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
