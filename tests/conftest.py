@@ -1,0 +1,156 @@
+"""Fixtures that every test may take: the interpreters found, and a home that must end empty."""
+
+import gc
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import interpreters
+from tests.interpreters import Interpreter
+
+# How long a test's daemons may take to end by themselves after the test.
+SETTLE_SECONDS = 5
+
+# A unix socket's path has 107 bytes; /run/d/NAME.sock with the longest name takes 76 of them.
+HOME_BYTES = 107 - 76
+
+SELECTED = pytest.StashKey[list[Interpreter]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Whoever runs the tests may have a spawny of their own, and it is none of ours.
+    os.environ.pop("SPAWNY_HOME", None)
+    config.stash[SELECTED] = _selected()
+
+
+def _selected() -> list[Interpreter]:
+    try:
+        return interpreters.select(
+            interpreters.find(), os.environ.get("SPAWNY_TEST_INTERPRETERS", "")
+        )
+    except LookupError as error:
+        raise pytest.UsageError(f"SPAWNY_TEST_INTERPRETERS: {error}") from None
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "interpreters: " + ", ".join(
+        f"{each.label} ({each.path})" for each in config.stash[SELECTED]
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "interpreter" in metafunc.fixturenames:
+        selected = metafunc.config.stash[SELECTED]
+        metafunc.parametrize(
+            "interpreter",
+            [
+                pytest.param(each, id=each.label, marks=pytest.mark.interpreters)
+                for each in selected
+            ],
+            indirect=True,
+        )
+
+
+@pytest.fixture
+def interpreter(request: pytest.FixtureRequest) -> Interpreter:
+    """Each interpreter found, one after the other."""
+    selected: Interpreter = request.param
+    return selected
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stray_home() -> Iterator[None]:
+    """Where a test that forgot to take `home` ends up: never in the user's own spawny."""
+    with pytest.MonkeyPatch.context() as monkeypatch, private_home() as path:
+        monkeypatch.setenv("SPAWNY_HOME", str(path))
+        yield
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A private SPAWNY_HOME; the test fails if it leaves a daemon or anything else running there.
+
+    The supervisor may remain: ending it is the fixture's part. A daemon with a name has to be
+    stopped by the test.
+    """
+    with private_home() as path:
+        monkeypatch.setenv("SPAWNY_HOME", str(path))
+        yield path
+
+
+@contextmanager
+def private_home() -> Iterator[Path]:
+    base = tempfile.gettempdir()
+    if len(os.fsencode(base)) + len("/sp-12345678") > HOME_BYTES:
+        base = "/tmp"
+    path = Path(tempfile.mkdtemp(prefix="sp-", dir=base))
+    try:
+        yield path
+    finally:
+        # Proxies in a cycle keep their daemons until the collector comes round.
+        gc.collect()
+        left = _end_everything(path)
+        shutil.rmtree(path, ignore_errors=True)
+    if left:
+        pytest.fail("left running: " + "; ".join(left), pytrace=False)
+
+
+def _end_everything(home: Path) -> list[str]:
+    """End the home's processes; what was left that should have ended by itself."""
+    # The supervisor stays until the rest has settled: it is what ends the rest.
+    strays = [each for each in _processes(home) if not _is_supervisor(each)]
+    _, strays = psutil.wait_procs(strays, timeout=SETTLE_SECONDS)
+    left = [_describe(each) for each in strays]
+    supervisors = [each for each in _processes(home) if _is_supervisor(each)]
+    for supervisor in supervisors:
+        _signal(supervisor.terminate)
+    psutil.wait_procs(supervisors, timeout=SETTLE_SECONDS)
+    rest = _processes(home)
+    for process in rest:
+        _signal(process.kill)
+    psutil.wait_procs(rest, timeout=SETTLE_SECONDS)
+    return left
+
+
+def _processes(home: Path) -> list[psutil.Process]:
+    return [each for each in psutil.process_iter() if _belongs(each, home)]
+
+
+def _belongs(process: psutil.Process, home: Path) -> bool:
+    """Whether a process was told of the home, in its environment or its arguments."""
+    if process.pid == os.getpid():
+        return False
+    try:
+        if process.environ().get("SPAWNY_HOME") == str(home):
+            return True
+        # A daemon may have been given an environment of the test's making.
+        return any(str(home) in argument for argument in process.cmdline())
+    except psutil.Error:
+        # It ended meanwhile, or is another user's.
+        return False
+
+
+def _is_supervisor(process: psutil.Process) -> bool:
+    try:
+        arguments = process.cmdline()
+    except psutil.Error:
+        return False
+    return any("spawny-supervisor" in each or "spawny.supervisor" in each for each in arguments)
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {' '.join(process.cmdline())}"
+    except psutil.Error:
+        return str(process.pid)
+
+
+def _signal(send: Callable[[], None]) -> None:
+    with suppress(psutil.NoSuchProcess):
+        send()
