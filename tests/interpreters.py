@@ -71,9 +71,9 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[str]:
         if executable := shutil.which(name, path=environ.get("PATH")):
             yield executable
     pyenv = Path(environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    for executable in sorted(pyenv.glob("versions/*/bin/*")):
-        if EXECUTABLE.fullmatch(executable.name):
-            yield str(executable)
+    for path in sorted(pyenv.glob("versions/*/bin/*")):
+        if EXECUTABLE.fullmatch(path.name):
+            yield str(path)
 
 
 def _probe(executable: str) -> Interpreter | None:
