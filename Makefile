@@ -25,7 +25,7 @@ define make_venv
 	fi; \
 	if [ -z "$$python" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "$$bare lacks ensurepip: installing $$(basename "$$bare")-venv"; \
-		package=$$(basename "$$bare")-venv; \
+		package=$$(basename "$$bare")-venv; export DEBIAN_FRONTEND=noninteractive; \
 		{ apt-get install -y -q "$$package" || { apt-get update -q && apt-get install -y -q "$$package"; }; } >/dev/null 2>&1 || true; \
 		if has_ensurepip "$$bare"; then python=$$bare; fi; \
 	fi; \
@@ -92,4 +92,4 @@ bench: .venv-bench/.installed  ## the benchmarks, beside their peers
 clean:  ## remove everything that the other targets made
 	rm -rf .venv .venv-bench build dist htmlcov .coverage .coverage.* docs/_build
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find spawny tests examples benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +
