@@ -40,7 +40,7 @@ class Decoder:
         while len(self._buffer) >= _LENGTHS.size:
             head_size, blob_size = _LENGTHS.unpack_from(self._buffer)
             if head_size > HEADER_LIMIT_BYTES or blob_size > BLOB_LIMIT_BYTES:
-                raise LinkError("a frame of %d + %d bytes is over the limit" % (head_size, blob_size))
+                raise LinkError("%d + %d bytes are over the limit" % (head_size, blob_size))
             end = _LENGTHS.size + head_size + blob_size
             if len(self._buffer) < end:
                 break
@@ -55,7 +55,7 @@ def _parse(head):
     try:
         header = json.loads(head.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise LinkError("a header is not JSON: %s" % error)
+        raise LinkError("a header is not JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("type"), str):
         raise LinkError("a header is not an object with a type")
     return header

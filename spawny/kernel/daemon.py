@@ -1,0 +1,18 @@
+"""The whole life of a daemon: started by `boot.py`, it returns only to shut the interpreter down."""
+
+import sys
+
+from .guard import Guard
+from .server import Server
+
+our_main = None  # boot.py's module, kept alive
+
+
+def main(name, token, runtime, caller):
+    server = Server(name)
+    guard = Guard(server, name, token, runtime)
+    guard.start()
+    server.run()
+    server.flush()
+    # atexit functions and user threads have their time; the control thread keeps it.
+    sys.exit(guard.exit_code)

@@ -1,0 +1,513 @@
+"""The control thread: accepts clients, phones home, and decides when the daemon ends.
+
+The one rule: it runs no user code and never waits for anybody but in its own poll, so it answers
+while the main thread is in a call of hours. (C code that keeps the GIL stops it, too; then the
+supervisor's signals are what is left.)
+"""
+
+import collections
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+
+from . import link, wire
+from .answers import TEXT_LIMIT, describe_interpreter
+from .server import LOADING, NEW, SERVING
+from .sessions import Connection, Session, is_ours
+
+# The one who asked for this daemon connects within milliseconds; if it died instead, a daemon that
+# ends with its last client must not wait for a first one for ever.
+FIRST_ATTACH_SECONDS = 10
+# An interpreter without a definition, whose supervisor is gone and stays gone, is of no use.
+ORPHAN_SECONDS = 30
+# The time for atexit functions and user threads; also how long a call may ignore its interrupt.
+EXIT_SECONDS = 5
+# A new supervisor pokes every daemon, so this slow knocking is only the second line.
+LINK_RETRY_SECONDS = 5
+
+_HELLO_LIMIT = 64 * 1024
+
+
+class Guard(threading.Thread):
+    """Owns the listening socket, the link, and the sessions with their leases."""
+
+    def __init__(self, server, name, token, runtime):
+        super().__init__(name="spawny-control", daemon=True)
+        self.exit_code = 0
+        self._server = server
+        self._name = name
+        self._token = token
+        self._link_path = os.path.join(runtime, "link.sock")
+        self._call_path = os.path.join(runtime, "d", name + ".sock")
+        self._poller = select.poll()
+        self._by_fd = {}  # fd -> Connection, the link's included
+        self._by_id = {}
+        self._sessions = {}
+        self._next_id = 1
+        self._link = None
+        self._link_decoder = None
+        self._link_retry_at = None
+        self._had_client = False
+        self._definition = {}  # the header of `load`
+        self._end_at = time.monotonic() + ORPHAN_SECONDS
+        self._end_reason = "no definition came"
+        self._exit_at = None
+        self._inbox = collections.deque()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._poller.register(self._wake_read, select.POLLIN)
+        self._pid = os.getpid()
+        self._listener = _listen(self._call_path)
+        self._listener_inode = os.stat(self._call_path).st_ino
+        self._poller.register(self._listener.fileno(), select.POLLIN)
+        _after_fork_in_child(self._leave_to_parent)
+
+    def run(self):
+        self._connect_link()
+        while True:
+            for fd, event in self._poller.poll(self._poll_milliseconds()):
+                try:
+                    self._serve(fd, event)
+                except Exception:  # one bad message never costs the daemon
+                    traceback.print_exc()
+                    if fd in self._by_fd:
+                        self._hung_up(self._by_fd[fd])
+            self._keep_time(time.monotonic())
+
+    def ask(self, action, *args):
+        """Have this thread do `action(*args)`; from the main thread."""
+        self._inbox.append((action, args))
+        try:
+            os.write(self._wake_write, b"!")
+        except BlockingIOError:
+            pass  # the pipe is full of wake-ups already
+
+    def _poll_milliseconds(self):
+        times = [at for at in (self._end_at, self._exit_at, self._link_retry_at) if at is not None]
+        if not times:
+            return None
+        return max(0, int((min(times) - time.monotonic()) * 1000) + 1)
+
+    def _keep_time(self, now):
+        if self._link_retry_at is not None and now >= self._link_retry_at:
+            self._connect_link()
+        if self._end_at is not None and now >= self._end_at:
+            self.end(self._end_reason)
+        if self._exit_at is not None and now >= self._exit_at:
+            os._exit(self.exit_code)
+
+    def _serve(self, fd, event):
+        if fd == self._listener.fileno():
+            self._accept()
+            return
+        if fd == self._wake_read:
+            os.read(fd, 4096)
+            while self._inbox:
+                action, args = self._inbox.popleft()
+                action(*args)
+            return
+        connection = self._by_fd.get(fd)
+        if connection is None:
+            return
+        if event & select.POLLOUT and not connection.push_backlog():
+            self._watch(connection)
+        if event & select.POLLIN:
+            if connection is self._link:
+                self._read_link()
+            elif connection.session is None:
+                self._read_first(connection)
+            else:
+                self._hung_up(connection)  # an event connection's client has closed its half
+        elif event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+            self._hung_up(connection)
+
+    # --- clients ---
+
+    def _accept(self):
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return  # gone again, or out of descriptors: the others keep what they have
+        sock.setblocking(True)
+        if not is_ours(sock):
+            sock.close()
+            return
+        connection = Connection(sock, self._next_id, self._has_backlog)
+        self._next_id += 1
+        self._by_fd[connection.fd] = self._by_id[connection.connection_id] = connection
+        self._watch(connection)
+
+    def _watch(self, connection, wants_out=False):
+        """Poll for what matters now. A call connection's bytes are the main thread's to read: of it
+        only the hang-up matters, which poll reports unasked."""
+        if connection.is_over:
+            return
+        is_call = connection.session is not None and connection is not connection.session.events
+        events = 0 if is_call else select.POLLIN
+        self._poller.register(connection.fd, events | (select.POLLOUT if wants_out else 0))
+
+    def _has_backlog(self, connection):
+        self.ask(self._watch, connection, True)
+
+    def _read_first(self, connection):
+        data = connection.sock.recv(_HELLO_LIMIT, socket.MSG_DONTWAIT)
+        try:
+            frames = connection.reader.feed(data)
+            if not data or len(frames) > 1:
+                raise wire.WireError("a connection begins with one frame and waits")
+            for kind, _, body in frames:
+                self._first_frame(connection, kind, body)
+        except (wire.WireError, pickle.UnpicklingError, ValueError, TypeError, EOFError):
+            self._hung_up(connection)
+
+    def _first_frame(self, connection, kind, body):
+        if kind == wire.HELLO:
+            self._greet(connection, *pickle.loads(body))
+            return
+        answer = None
+        if kind == wire.INTERRUPT:
+            connection_id, number = pickle.loads(body)
+            target = self._by_id.get(connection_id)
+            answer = target is not None and self._server.interrupt(target, number)
+        elif kind == wire.TERMINATE:
+            (reason,) = pickle.loads(body)
+            answer = True
+        elif kind == wire.POKE:
+            self._connect_link()
+        else:
+            raise wire.WireError("no connection begins with a frame of kind %r" % kind)
+        connection.push(wire.frame(wire.ACK, pickle.dumps(answer, 2)))
+        self._hung_up(connection)
+        if kind == wire.TERMINATE:
+            self.end(reason)
+
+    def _greet(self, connection, protocol, *rest):
+        if protocol != wire.PROTOCOL:
+            text = "daemon %r speaks call protocol %r, the client %r: stop it and start it anew" % (
+                self._name,
+                wire.PROTOCOL,
+                protocol,
+            )
+            body = (None, "spawny.errors", "VersionMismatch", text, "")
+            connection.push(wire.frame(wire.ERROR, pickle.dumps(body, 2)))
+            self._hung_up(connection)
+            return
+        session_id, role, client_pid, pickle_protocol, parent_id = rest
+        session = self._sessions.get(session_id)
+        if session is None:
+            protocol = min(pickle_protocol, pickle.HIGHEST_PROTOCOL)
+            session = self._sessions[session_id] = Session(session_id, client_pid, protocol)
+            parent = self._sessions.get(parent_id)
+            if parent is not None:
+                self._server.post(self._server.exports.inherit, session, parent)
+            self._clients_changed()
+        connection.session = session
+        session.connections.add(connection)
+        if role == wire.ROLE_EVENTS:
+            session.events = connection
+            with self._server.state_lock:
+                self._server.listeners = self._server.listeners + [connection]
+            self._watch(connection)
+            return
+        self._watch(connection)
+        self._start_calls(connection)
+
+    def _start_calls(self, connection):
+        server = self._server
+        started = dict(
+            describe_interpreter(),
+            protocol=wire.PROTOCOL,
+            name=self._name,
+            pid=self._pid,
+            token=self._token,
+            digest=self._definition.get("digest", ""),
+            summary=self._definition.get("summary", ""),
+            pickle_protocol=connection.session.pickle_protocol,
+        )
+        connection.push(wire.frame(wire.STARTED, pickle.dumps(started, 2)))
+        with server.state_lock:
+            # What the definition printed is for the first who comes: it is the one who asked.
+            for frame in server.load_output:
+                connection.push(frame)
+            if server.state in (NEW, LOADING):
+                server.waiting.append(connection)
+                return
+            server.load_output = []
+        if server.state == SERVING:
+            server.welcome(connection)
+            server.post(server.adopt, connection)
+        else:
+            server.post(self._tell_failure, connection)
+
+    def _tell_failure(self, connection):
+        """On the main thread: the definition's exception for a client that came after it."""
+        self._server.welcome(connection)
+        self._server.adopt(connection)
+        self.ask(self.end, "the definition failed")
+
+    def _hung_up(self, connection):
+        """This connection is over: its lease ends at once, whatever the main thread does."""
+        if self._by_fd.pop(connection.fd, None) is None:
+            return
+        self._poller.unregister(connection.fd)
+        self._by_id.pop(connection.connection_id, None)
+        connection.is_over = True
+        session = connection.session
+        if connection is self._link:
+            self._link = None
+            self._link_retry_at = time.monotonic() + LINK_RETRY_SECONDS
+        if session is None or connection is session.events:
+            # The main thread never had it.
+            with self._server.state_lock:
+                self._server.listeners = [
+                    one for one in self._server.listeners if one is not connection
+                ]
+            connection.let_go()
+        if session is not None:
+            session.connections.discard(connection)
+            if not session.connections:
+                del self._sessions[session.session_id]
+                self._server.post(self._server.forget, session)
+                self._clients_changed()
+        connection.let_go()
+
+    def _clients_changed(self):
+        self._had_client = self._had_client or bool(self._sessions)
+        self.report({"type": "clients", "clients": len(self._sessions)})
+        self._set_idle_end()
+
+    def _set_idle_end(self):
+        """When the daemon ends for want of clients; never, where its idle_timeout is None."""
+        timeout = self._definition.get("idle_timeout")
+        if self._sessions or not self._definition or timeout is None:
+            self._end_at = None
+            return
+        if not self._had_client:
+            timeout = max(timeout, FIRST_ATTACH_SECONDS)
+        self._end_at = time.monotonic() + timeout
+        self._end_reason = "no client for %g s" % timeout if timeout else "its last client left"
+
+    # --- the link ---
+
+    def _connect_link(self):
+        if self._link is not None:
+            self._hung_up(self._link)
+        self._link_retry_at = None
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)  # a supervisor that is stopped must not stop us
+            sock.connect(self._link_path)
+            if not is_ours(sock):
+                raise OSError("the link belongs to another user")
+        except OSError:
+            sock.close()
+            self._link_retry_at = time.monotonic() + LINK_RETRY_SECONDS
+            return
+        self._link = Connection(sock, 0, self._has_backlog)
+        self._link_decoder = link.Decoder()
+        self._by_fd[self._link.fd] = self._link
+        self._watch(self._link)
+        self.report(
+            dict(
+                describe_interpreter(),
+                type="hello",
+                link=link.PROTOCOL,
+                name=self._name,
+                token=self._token,
+                pid=self._pid,
+                state=self._server.state,
+                clients=len(self._sessions),
+                calls=self._server.calls,
+                call_socket=True,
+            )
+        )
+
+    def report(self, header):
+        """Tell the supervisor, where there is one; from either thread."""
+        connection = self._link
+        if connection is not None:
+            connection.push(link.encode(header))
+
+    def _read_link(self):
+        data = self._link.sock.recv(1024 * 1024)
+        if not data:
+            self._hung_up(self._link)
+            return
+        for header, blob in self._link_decoder.feed(data):
+            action = self._LINK_ACTIONS.get(header["type"])
+            if action is not None:  # a newer supervisor may know more
+                action(self, header, blob)
+
+    def _on_load(self, header, blob):
+        if self._server.state != NEW:
+            return
+        self._definition = header
+        self._server.state = LOADING
+        self._set_idle_end()
+        self._server.post(self._load, header, blob)
+
+    def _load(self, header, blob):
+        """On the main thread: carry the definition out and report."""
+        began = time.monotonic()
+        failure = self._server.load(header, blob)
+        if failure is None:
+            self.report({"type": "ready", "seconds": round(time.monotonic() - began, 6)})
+            return
+        self.exit_code = 1
+        error, trace = (text[-TEXT_LIMIT:] for text in failure)
+        self.report({"type": "failed", "error": error, "traceback": trace})
+        self.ask(self._end_failed)
+
+    def _end_failed(self):
+        """Every client that was there has been told; one that is still to come gets its time."""
+        if self._had_client:
+            self.end("the definition failed")
+        else:
+            self._end_at = time.monotonic() + FIRST_ATTACH_SECONDS
+            self._end_reason = "the definition failed"
+
+    def _on_ping(self, header, blob):
+        running = self._server.running
+        self.report(
+            {
+                "type": "pong",
+                "id": header.get("id"),
+                "clients": len(self._sessions),
+                "calls": self._server.calls,
+                "busy": None if running is None else self._describe(running),
+            }
+        )
+
+    def _describe(self, running):
+        connection = running.connection
+        return {
+            "call": running.number,
+            "what": self._what(running),
+            "client_pid": connection.session.client_pid if connection else None,
+            "seconds": round(time.monotonic() - running.since, 3),
+        }
+
+    def _what(self, running):
+        if running.connection is None:
+            return "its definition"
+        request = running.request
+        if not request:
+            return "?"
+        if running.kind == wire.CALL:
+            try:
+                function = self._server.exports.get(request[0])
+                return "%s()" % getattr(function, "__name__", type(function).__name__)
+            except Exception:
+                return "?"
+        name = request[1] if len(request) > 1 and isinstance(request[1], str) else "?"
+        return name + "()" if running.kind == wire.METHOD else name
+
+    def _on_stacks(self, header, blob):
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        parts = []
+        for ident, frame in sys._current_frames().items():
+            parts.append("thread %s (%d):\n" % (names.get(ident, "?"), ident))
+            parts.extend(traceback.format_stack(frame))
+        text = "".join(parts)[:TEXT_LIMIT]
+        self.report({"type": "stacks", "id": header.get("id"), "text": text})
+
+    def _on_interrupt(self, header, blob):
+        done = self._server.interrupt()
+        self.report({"type": "interrupted", "id": header.get("id"), "done": done})
+
+    def _on_stop(self, header, blob):
+        self.end(str(header.get("reason") or "stop requested"))
+
+    _LINK_ACTIONS = {
+        "load": _on_load,
+        "ping": _on_ping,
+        "stacks": _on_stacks,
+        "interrupt": _on_interrupt,
+        "stop": _on_stop,
+    }
+
+    # --- the end ---
+
+    def end(self, reason):
+        """No new clients; what runs is interrupted; the interpreter shuts down, or is made to."""
+        if self._exit_at is not None:
+            return
+        self._exit_at = time.monotonic() + EXIT_SECONDS
+        self._end_at = None
+        self._close_listener()
+        self.report({"type": "ending", "reason": reason})
+        goodbye = wire.frame(wire.ENDING, reason.encode("utf-8", "replace"))
+        for connection in list(self._server.listeners):
+            connection.push(goodbye)
+        if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
+            # Should C code keep the GIL, this thread cannot end the process; the system can.
+            signal.setitimer(signal.ITIMER_REAL, EXIT_SECONDS + 1)
+        self._server.end()
+
+    def _close_listener(self):
+        try:
+            # Another daemon of this name may have taken the path over.
+            if os.stat(self._call_path).st_ino == self._listener_inode:
+                os.unlink(self._call_path)
+        except OSError:
+            pass
+        try:
+            self._poller.unregister(self._listener.fileno())
+        except (KeyError, ValueError):
+            pass
+        self._listener.close()
+
+    def _leave_to_parent(self):
+        """In a forked child of user code: let go of every socket, or clients of a daemon that died
+        would wait for ever for an end of file that the child holds back."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._server.forwards = False
+        self._listener.close()
+        for connection in list(self._by_fd.values()):
+            connection.sock.close()
+
+
+def _listen(path):
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.connect(path)
+    except OSError:
+        pass  # nobody there, as it should be
+    else:
+        sys.exit("spawny: another daemon serves %s already" % path)
+    listener.close()
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(umask)
+    listener.listen(128)
+    return listener
+
+
+def _after_fork_in_child(function):
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
+        return
+    # Python 3.6: wrap the one function that everything forks through.
+    fork = os.fork
+
+    def fork_and_tidy():
+        pid = fork()
+        if pid == 0:
+            function()
+        return pid
+
+    os.fork = fork_and_tidy

@@ -1,0 +1,94 @@
+"""Turns a definition's payload (see `spawny/definitions.py`) into the daemon's root object."""
+
+import builtins
+import importlib
+import linecache
+import os
+import pickle
+import sys
+import types
+import zlib
+
+
+class DefinitionError(RuntimeError):
+    """The definition cannot be carried out here; the message says what to do."""
+
+
+def load(payload):
+    """The root object of a definition. Whatever user code raises passes through."""
+    fields = pickle.loads(payload)
+    return _LOADERS[fields[0]](*fields[1:])
+
+
+def interpreter_tag():
+    """The implementation and version between which code objects may travel, such as cpython3.11."""
+    return "%s%d.%d" % ((sys.implementation.name,) + sys.version_info[:2])
+
+
+def _load_script(script, filename):
+    # A name that no module has, here or at a client: classes of this script must not be mistaken
+    # for those of a module that happens to be importable there.
+    name = "spawny_script_%08x" % (zlib.crc32(script.encode("utf-8", "surrogatepass")) & 0xFFFFFFFF)
+    shown = filename or "<%s>" % name
+    # Tracebacks and inspect.getsource read lines from here; None for the time keeps them for good.
+    linecache.cache[shown] = (len(script), None, script.splitlines(True), shown)
+    module = types.ModuleType(name)
+    if filename:
+        module.__file__ = filename
+    sys.modules[name] = module
+    try:
+        exec(compile(script, shown, "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _load_module(name, path):
+    if path is None:
+        return importlib.import_module(name)
+    from importlib import util  # here, since most daemons never need it
+
+    if os.path.isdir(path):
+        folder, path = path, os.path.join(path, "__init__.py")
+        spec = util.spec_from_file_location(
+            name, path, submodule_search_locations=[folder]
+        )
+    else:
+        spec = util.spec_from_file_location(name, path)
+    if spec is None:
+        raise DefinitionError("%s is not the file of a Python module" % path)
+    module = util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return sys.modules.get(name, module)
+
+
+def _load_instance(module_name, class_name, arguments):
+    found = builtins if module_name is None else importlib.import_module(module_name)
+    for part in class_name.split("."):
+        found = getattr(found, part)
+    args, kwargs = pickle.loads(arguments)
+    return found(*args, **kwargs)
+
+
+def _load_object(pickled, type_name, interpreter):
+    if interpreter is not None and interpreter != interpreter_tag():
+        raise DefinitionError(
+            "the %s to run holds code of %s, which %s cannot execute: move its class into a module"
+            " that both can import, or use an interpreter of the same version"
+            % (type_name, interpreter, interpreter_tag())
+        )
+    return pickle.loads(pickled)
+
+
+_LOADERS = {
+    "script": _load_script,
+    "module": _load_module,
+    "instance": _load_instance,
+    "object": _load_object,
+}

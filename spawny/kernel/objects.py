@@ -1,0 +1,312 @@
+"""The objects that clients hold references to, and what clients are told of their types.
+
+The one rule: only the main thread changes an export table, so no lock is needed and no user
+`__del__` ever runs elsewhere.
+"""
+
+import operator
+import types
+
+from . import wire
+
+# Results of these types are never copied to a client, whatever pickle thinks of them.
+ALWAYS_REFERENCES = (
+    type,
+    types.ModuleType,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.GeneratorType,
+    types.CoroutineType,
+    types.AsyncGeneratorType,
+    types.CodeType,
+    types.FrameType,
+    type([].__add__),  # method-wrapper
+    type(list.append),  # method_descriptor
+    type(object.__init__),  # wrapper_descriptor
+)
+
+# Iterators over these hold nothing back: fetching many items at once has no effect to be seen.
+_EAGER_ITERATORS = tuple(
+    type(iter(each))
+    for each in ([], (), {}, {}.values(), {}.items(), set(), "", "\u20ac", b"", range(0))
+) + (type(iter(range(1 << 70))), type(reversed([])))
+
+
+def _power(base, exponent, modulus=None):
+    return pow(base, exponent) if modulus is None else pow(base, exponent, modulus)
+
+
+def _exit(manager, error):
+    kind = None if error is None else type(error)
+    trace = None if error is None else error.__traceback__
+    return type(manager).__exit__(manager, kind, error, trace)
+
+
+def _exact(convert, kind):
+    """`convert`, its result stripped of any subclass: these special methods must give exact types."""
+
+    def converted(*args):
+        result = convert(*args)
+        return result if type(result) is kind else kind.__new__(kind, result)
+
+    return converted
+
+
+def _text(value, convert=str):
+    result = convert(value)
+    return result if type(result) is str else "".join(result)
+
+
+# Special methods are carried out by what triggers them in Python, not by calling the method: so
+# reflected operands, the priority of subclasses and TypeErrors come out just as they do there.
+OPERATIONS = {
+    "__add__": operator.add,
+    "__sub__": operator.sub,
+    "__mul__": operator.mul,
+    "__matmul__": operator.matmul,
+    "__truediv__": operator.truediv,
+    "__floordiv__": operator.floordiv,
+    "__mod__": operator.mod,
+    "__divmod__": divmod,
+    "__pow__": _power,
+    "__lshift__": operator.lshift,
+    "__rshift__": operator.rshift,
+    "__and__": operator.and_,
+    "__xor__": operator.xor,
+    "__or__": operator.or_,
+    "__iadd__": operator.iadd,
+    "__isub__": operator.isub,
+    "__imul__": operator.imul,
+    "__imatmul__": operator.imatmul,
+    "__itruediv__": operator.itruediv,
+    "__ifloordiv__": operator.ifloordiv,
+    "__imod__": operator.imod,
+    "__ipow__": operator.ipow,
+    "__ilshift__": operator.ilshift,
+    "__irshift__": operator.irshift,
+    "__iand__": operator.iand,
+    "__ixor__": operator.ixor,
+    "__ior__": operator.ior,
+    "__neg__": operator.neg,
+    "__pos__": operator.pos,
+    "__abs__": operator.abs,
+    "__invert__": operator.invert,
+    "__lt__": operator.lt,
+    "__le__": operator.le,
+    "__eq__": operator.eq,
+    "__ne__": operator.ne,
+    "__gt__": operator.gt,
+    "__ge__": operator.ge,
+    "__contains__": operator.contains,
+    "__getitem__": operator.getitem,
+    "__setitem__": operator.setitem,
+    "__delitem__": operator.delitem,
+    "__len__": len,
+    "__length_hint__": operator.length_hint,
+    "__bool__": bool,
+    "__hash__": hash,
+    "__int__": _exact(int, int),
+    "__float__": _exact(float, float),
+    "__complex__": _exact(complex, complex),
+    "__index__": _exact(operator.index, int),
+    "__round__": round,
+    "__trunc__": lambda value: type(value).__trunc__(value),
+    "__floor__": lambda value: type(value).__floor__(value),
+    "__ceil__": lambda value: type(value).__ceil__(value),
+    "__str__": _text,
+    "__repr__": lambda value: _text(value, repr),
+    "__bytes__": _exact(bytes, bytes),
+    "__format__": lambda value, spec: _text(format(value, spec)),
+    "__fspath__": lambda value: type(value).__fspath__(value),
+    "__dir__": lambda value: [name for name in dir(value) if type(name) is str],
+    "__iter__": iter,
+    "__reversed__": reversed,
+    "__next__": next,
+    "__enter__": lambda value: type(value).__enter__(value),
+    "__exit__": _exit,
+    "__instancecheck__": lambda cls, instance: isinstance(instance, cls),
+    "__subclasscheck__": lambda cls, subclass: issubclass(subclass, cls),
+}
+
+# "__radd__" -> "__add__". A proxy has the reflected method whenever its type has either, since
+# `[0] + proxy` must reach the daemon although lists have no __radd__.
+_REFLECTED = {
+    "__r%s__" % name: "__%s__" % name
+    for name in "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or".split()
+}
+
+
+def _reflect(forward):
+    return lambda value, other: forward(other, value)
+
+
+OPERATIONS.update((name, _reflect(OPERATIONS[plain])) for name, plain in _REFLECTED.items())
+
+_PLAIN_METHODS = (
+    types.FunctionType,
+    type(list.append),  # method_descriptor
+    type(dict.__dict__["fromkeys"]),  # classmethod_descriptor
+    type(object.__init__),  # wrapper_descriptor
+    classmethod,
+    staticmethod,
+)
+
+
+class UnknownReference(ReferenceError):
+    """A client named an object that is not (or no longer) exported."""
+
+
+class Exports:
+    """Objects by number. Each session holds counts; an object goes with its last count."""
+
+    def __init__(self):
+        self._objects = {}  # oid -> [object, total count]
+        self._oids = {}  # id(object) -> oid, valid while the entry above keeps the object alive
+        self._next = wire.ROOT + 1
+        self._types = {}  # type -> (type id, description, methods)
+        self.root = None
+
+    def set_root(self, root):
+        self.root = root
+        self._objects[wire.ROOT] = [root, 1]
+        self._oids[id(root)] = wire.ROOT
+
+    def __len__(self):
+        return len(self._objects)
+
+    def get(self, oid):
+        try:
+            return self._objects[oid][0]
+        except (KeyError, TypeError):
+            raise UnknownReference("no object %r is referenced here any more" % (oid,)) from None
+
+    def reference(self, obj, session):
+        """One more reference of `session` to `obj`: the body of a REFERENCE frame.
+
+        The description of its type is in it the first time that this session meets the type.
+        """
+        oid = self._oids.get(id(obj))
+        if oid is None:
+            oid, self._next = self._next, self._next + 1
+            self._oids[id(obj)] = oid
+            self._objects[oid] = [obj, 0]
+        if oid != wire.ROOT:
+            self._objects[oid][1] += 1
+            session.counts[oid] = session.counts.get(oid, 0) + 1
+        type_id, description, methods = self.describe(type(obj))
+        known = type_id in session.types
+        session.types.add(type_id)
+        return oid, type_id, _shadowed(obj, methods), None if known else description
+
+    def release(self, session, oid, count):
+        held = session.counts.get(oid, 0)
+        count = min(count, held)
+        if count < held:
+            session.counts[oid] = held - count
+        else:
+            session.counts.pop(oid, None)
+        self._drop(oid, count)
+
+    def release_all(self, session):
+        counts, session.counts = session.counts, {}
+        for oid, count in counts.items():
+            self._drop(oid, count)
+
+    def inherit(self, session, parent):
+        """Give `session` (of a forked process) its own count on all that `parent` holds."""
+        for oid, count in parent.counts.items():
+            self._objects[oid][1] += count
+            session.counts[oid] = session.counts.get(oid, 0) + count
+
+    def _drop(self, oid, count):
+        entry = self._objects.get(oid)
+        if entry is None or oid == wire.ROOT:
+            return
+        entry[1] -= count
+        if entry[1] <= 0:
+            del self._oids[id(entry[0])]
+            del self._objects[oid]
+
+    def describe(self, cls):
+        """(type id, description, names of plain methods) of a type; worked out once per type."""
+        known = self._types.get(cls)
+        if known is None:
+            methods = _plain_methods(cls)
+            description = {
+                "module": _text_or(cls.__dict__.get("__module__"), getattr(cls, "__module__", None)),
+                "qualname": cls.__qualname__,
+                "specials": [name for name in _SPECIAL_NAMES if _has_special(cls, name)],
+                "unhashable": _lookup(cls, "__hash__") is None,
+                "callable": _lookup(cls, "__call__") is not _MISSING,
+                "iterator": _lookup(cls, "__next__") is not _MISSING,
+                "methods": sorted(methods),
+            }
+            known = self._types[cls] = (len(self._types), description, methods)
+        return known
+
+
+def next_items(iterator, most):
+    """Up to `most` items where fetching ahead cannot be noticed, else one; (items, is it over?)."""
+    if not isinstance(iterator, _EAGER_ITERATORS):
+        most = 1
+    items = []
+    try:
+        while len(items) < most:
+            items.append(next(iterator))
+    except StopIteration:
+        return items, True
+    return items, False
+
+
+_MISSING = object()
+_SPECIAL_NAMES = sorted(OPERATIONS)
+
+
+def _lookup(cls, name):
+    """The attribute as Python looks special methods up: on the type, never on the instance."""
+    for base in cls.__mro__:
+        if name in base.__dict__:
+            return base.__dict__[name]
+    return _MISSING
+
+
+def _has_special(cls, name):
+    if name == "__bool__":
+        return True  # every object has a truth value
+    if name in _REFLECTED and _lookup(cls, _REFLECTED[name]) is not _MISSING:
+        return True
+    found = _lookup(cls, name)
+    if found is _MISSING and name in ("__iter__", "__contains__"):
+        return _lookup(cls, "__getitem__") is not _MISSING  # what iter() and `in` fall back to
+    return found is not _MISSING and found is not None
+
+
+def _plain_methods(cls):
+    """Names that are surely methods of every instance, unless it shadows them by itself."""
+    if issubclass(cls, (type, types.ModuleType)):
+        return frozenset()  # what such an object "has" depends on the object, not on its type
+    if _lookup(cls, "__getattribute__") is not object.__dict__["__getattribute__"]:
+        return frozenset()
+    names = set()
+    for base in cls.__mro__:
+        for name in base.__dict__:
+            if not name.startswith("__") and isinstance(_lookup(cls, name), _PLAIN_METHODS):
+                names.add(name)
+    return frozenset(names)
+
+
+def _shadowed(obj, methods):
+    """Method names that this very object covers with an attribute of its own."""
+    try:
+        own = object.__getattribute__(obj, "__dict__")
+    except AttributeError:
+        return ()
+    return tuple(methods.intersection(own)) if own and type(own) is dict else ()
+
+
+def _text_or(*candidates):
+    for each in candidates:
+        if isinstance(each, str):
+            return each
+    return "?"

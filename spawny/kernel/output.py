@@ -1,0 +1,71 @@
+"""What user code prints: to the log, and to the clients that want it.
+
+File descriptors 1 and 2 are the daemon's log, so output of C code is there too; what goes through
+`sys.stdout` and `sys.stderr` is also forwarded to clients, by the server.
+"""
+
+import io
+import os
+import sys
+
+# A forwarded piece is cut here, so that one huge print does not become one huge frame.
+PIECE_BYTES = 64 * 1024
+
+
+class _Log(io.RawIOBase):
+    """The log's descriptor as a raw stream that passes on what it writes."""
+
+    def __init__(self, fd, server):
+        self._fd = fd
+        self._server = server
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self._fd
+
+    def write(self, data):
+        # An interrupt between a write and the count of what it wrote would print a line twice, or
+        # cut a frame short: it waits until Stream has done.
+        with self._server.interrupts_held():
+            data = bytes(data)
+            view = memoryview(data)
+            while view:
+                try:
+                    view = view[os.write(self._fd, view) :]
+                except OSError:
+                    break  # a full disk must not break the user's print
+            for start in range(0, len(data), PIECE_BYTES):
+                self._server.forward(self._fd, data[start : start + PIECE_BYTES])
+            return len(data)
+
+
+class Stream(io.TextIOWrapper):
+    """A line-buffered text stream that knows whether it holds back part of a line."""
+
+    is_pending = False
+    server = None
+
+    def write(self, text):
+        self.is_pending = True
+        count = super().write(text)
+        self.server.check_interrupt()
+        return count
+
+    def flush(self):
+        self.is_pending = False
+        super().flush()
+
+
+def install(server):
+    """Replace `sys.stdout` and `sys.stderr`; gives the two new streams."""
+    streams = []
+    for fd in (1, 2):
+        buffered = io.BufferedWriter(_Log(fd, server), PIECE_BYTES)
+        stream = Stream(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        stream.server = server
+        streams.append(stream)
+    sys.stdout = sys.__stdout__ = streams[0]
+    sys.stderr = sys.__stderr__ = streams[1]
+    return streams

@@ -1,0 +1,130 @@
+"""Who is connected: a session is one client process, an open connection of it is its lease."""
+
+import collections
+import os
+import select
+import socket
+import struct
+import threading
+
+from . import wire
+
+# A client that takes nothing of an answer for so long is given up; it may be stopped, and every
+# other client waits behind it.
+STALL_SECONDS = 30
+
+# What may wait for a client that does not read its output; more is dropped (the log has it all).
+BACKLOG_BYTES = 1024 * 1024
+
+
+class Session:
+    """One attached client process. `counts` and `types` belong to the main thread."""
+
+    def __init__(self, session_id, client_pid, pickle_protocol):
+        self.session_id = session_id
+        self.client_pid = client_pid
+        self.pickle_protocol = pickle_protocol
+        self.connections = set()
+        self.events = None  # the connection for what happens between calls
+        self.counts = {}  # oid -> references that the client holds
+        self.types = set()  # type ids that were described to it
+
+
+class Connection:
+    """One accepted socket. Both threads poll it, so its descriptor closes when both let go of it:
+    a number closed by one could be another connection's by the time the other looks at it."""
+
+    def __init__(self, sock, connection_id, on_backlog):
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.connection_id = connection_id
+        self.session = None
+        self.reader = wire.FrameReader()
+        self.number = 0  # of the request being answered, or answered last
+        self.cancelled = -1  # the number of a request that its client interrupted
+        self.held = None  # what HELD may ask for: (value, None) or a NEXT's (items, is_over)
+        self.is_over = False
+        self._on_backlog = on_backlog  # called with this connection when a push has to wait
+        self._holders = 2
+        self._backlog = collections.deque()
+        self._backlog_bytes = 0
+        self._lock = threading.Lock()
+
+    def send(self, data):
+        """Send all of `data`; raises OSError when the client is gone or has stalled."""
+        if self._backlog:
+            with self._lock:
+                data = b"".join(self._backlog) + data
+                self._backlog.clear()
+                self._backlog_bytes = 0
+        sent = _send_now(self.sock, data)
+        if sent == len(data):
+            return
+        view = memoryview(data)[sent:]
+        poller = select.poll()
+        poller.register(self.fd, select.POLLOUT)
+        while view:
+            if not poller.poll(STALL_SECONDS * 1000):
+                raise socket.timeout("the client takes nothing")
+            view = view[_send_now(self.sock, view) :]
+
+    def push(self, data):
+        """Send without waiting; what does not fit waits in a bounded backlog. From any thread."""
+        with self._lock:
+            if self._backlog_bytes > BACKLOG_BYTES:
+                return
+            try:
+                sent = 0 if self._backlog else _send_now(self.sock, data)
+            except OSError:
+                return  # its hang-up is noticed where connections are polled
+            if sent == len(data):
+                return
+            self._backlog.append(data[sent:])
+            self._backlog_bytes += len(data) - sent
+        self._on_backlog(self)
+
+    def push_backlog(self):
+        """Send what waits, as far as it goes; True if some still waits."""
+        with self._lock:
+            while self._backlog:
+                data = self._backlog.popleft()
+                try:
+                    sent = _send_now(self.sock, data)
+                except OSError:
+                    self._backlog.clear()
+                    break
+                self._backlog_bytes -= sent
+                if sent < len(data):
+                    self._backlog.appendleft(data[sent:])
+                    return True
+            return False
+
+    def let_go(self):
+        """One of the two threads is done with it."""
+        with self._lock:
+            self._holders -= 1
+            if self._holders:
+                return
+        self.sock.close()
+
+
+def _send_now(sock, data):
+    try:
+        return sock.send(data, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0
+
+
+def peer_uid(sock):
+    """The user at the other end of a unix socket, or None where the platform does not tell."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None  # the socket's directory is closed to others all the same
+    credentials = struct.Struct("3i")
+    _, uid, _ = credentials.unpack(sock.getsockopt(socket.SOL_SOCKET, option, credentials.size))
+    return uid
+
+
+def is_ours(sock):
+    """May the process at the other end talk to us at all?"""
+    return peer_uid(sock) in (None, os.getuid())

@@ -1,0 +1,139 @@
+"""The call channel's frames, the same file on both ends.
+
+A frame is a 12-byte header (`<QBBH`: length of the body, kind, flags, zero) and a body. The first
+frame of a connection says what it is for: HELLO makes it a call connection or an event connection
+of a session; INTERRUPT, TERMINATE and POKE are errands, answered (POKE is not) and closed.
+
+After HELLO a call connection carries requests one after the other, each answered by exactly one
+VALUE, REFERENCE or ERROR, in order; OUTPUT frames may come before an answer. A request body that
+cannot be unpickled costs that request: the frame's length keeps the stream in step. What each body
+holds is written beside its kind.
+"""
+
+import struct
+
+# Bodies and meanings changed incompatibly: count up. HELLO and STARTED keep their first field.
+PROTOCOL = 1
+
+HEADER = struct.Struct("<QBBH")
+HEADER_BYTES = HEADER.size
+
+# More than any machine's memory; a length above it is a sign of garbage, not of a large array.
+BODY_LIMIT_BYTES = 1 << 42
+
+# --- client to daemon; bodies are pickles ---
+HELLO = 1  # (protocol, session id, role, client pid, pickle protocol, session to inherit or None)
+CALL = 2  # (oid, args, kwargs)
+METHOD = 3  # (oid, name, args, kwargs)
+GETATTR = 4  # (oid, name)
+SETATTR = 5  # (oid, name, value)
+DELATTR = 6  # (oid, name)
+OPERATE = 7  # (oid, name of the special method, args)
+NEXT = 8  # (oid, most items) -> a list of items, shorter only at the end
+GETVALUE = 9  # (oid,)
+DESCRIBE = 10  # (oid, "doc" | "signature" | "source" | ...)
+HELD = 11  # () the last value could not be loaded: send a reference to it instead
+RELEASE = 12  # [(oid, count), ...]; no answer
+INTERRUPT = 20  # (connection id, request number); errand
+TERMINATE = 21  # (reason,); errand
+POKE = 22  # empty; errand: link up again, a supervisor has come
+
+# --- daemon to client ---
+STARTED = 32  # first answer to HELLO: a dict, see server.py
+READY = 33  # second answer to HELLO: (root reference, connection id)
+VALUE = 34  # the pickled value
+REFERENCE = 35  # (oid, type id, shadowed names, description of the type or None)
+ERROR = 36  # (pickled exception or None, module, qualname, message, traceback)
+OUTPUT = 37  # text in UTF-8; the flags are the stream, 1 or 2
+ENDING = 38  # the reason in UTF-8; only on event connections
+ACK = 39  # pickled answer to an errand
+
+# --- flags of a request ---
+KEEP = 1  # the result stays there: answer with a reference
+
+# --- flags of a pickled body ---
+WITH_REFERENCES = 2  # it holds persistent ids: ("ref", oid)
+
+# --- flags of a VALUE ---
+IS_HELD = 1  # it names classes that the client may lack: HELD is possible until the next request
+
+ROLE_CALLS = "calls"
+ROLE_EVENTS = "events"
+
+ROOT = 0  # the oid of the daemon's root object, never released
+
+
+class WireError(ValueError):
+    """The bytes are no frames of this protocol; the connection is of no more use."""
+
+
+def frame(kind, body=b"", flags=0):
+    """The bytes of one frame."""
+    return HEADER.pack(len(body), kind, flags, 0) + body
+
+
+def parse_header(data):
+    """(length of the body, kind, flags) of the header that `data` begins with."""
+    length, kind, flags, zero = HEADER.unpack_from(data)
+    if length > BODY_LIMIT_BYTES or zero:
+        raise WireError("garbage where a frame should begin")
+    return length, kind, flags
+
+
+class FrameReader:
+    """Cuts the bytes of one connection into frames, without copying a body that came in one piece.
+
+    `feed` takes what a recv returned and gives every complete frame as (kind, flags, body). A large
+    body is collected in one buffer of its final size: `wanted()` then offers the rest of that
+    buffer, so that the caller can recv into it.
+    """
+
+    __slots__ = ("_head", "_body", "_filled", "_kind", "_flags")
+
+    def __init__(self):
+        self._head = b""
+        self._body = None
+
+    @property
+    def in_frame(self):
+        """True between frames' bytes: an end of stream here cuts a frame short."""
+        return bool(self._head) or self._body is not None
+
+    def wanted(self):
+        """The part of the pending body still to be filled, as a memoryview; None without one."""
+        if self._body is None:
+            return None
+        return memoryview(self._body)[self._filled :]
+
+    def filled(self, count):
+        """`count` bytes were received into `wanted()`; gives the frames complete now."""
+        self._filled += count
+        if self._filled < len(self._body):
+            return []
+        body, self._body = self._body, None
+        return [(self._kind, self._flags, body)]
+
+    def feed(self, data):
+        """The frames that `data` completes; raises `WireError` on garbage."""
+        frames = []
+        if self._body is not None:
+            room = len(self._body) - self._filled
+            self._body[self._filled : self._filled + min(room, len(data))] = data[:room]
+            frames += self.filled(min(room, len(data)))
+            data = data[room:]
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        start, size = 0, len(data)
+        while size - start >= HEADER_BYTES:
+            length, kind, flags = parse_header(data[start : start + HEADER_BYTES])
+            start += HEADER_BYTES
+            if size - start < length:
+                self._body = bytearray(length)
+                self._body[: size - start] = data[start:]
+                self._filled, self._kind, self._flags = size - start, kind, flags
+                return frames
+            frames.append((kind, flags, data[start : start + length]))
+            start += length
+        self._head = bytes(data[start:])
+        return frames
