@@ -106,7 +106,10 @@ class InterruptDaemon(Message):
 
 @dataclass(frozen=True, slots=True)
 class WatchEvents(Message):
-    """Send every `Event` from now on to this client, until it disconnects or `UnwatchEvents`."""
+    """Answered by `Done`; then every `Event`, paired with this request, until `UnwatchEvents`.
+
+    A client that disconnects, or reads so slowly that its queue fills up, is sent no more.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +150,9 @@ class DaemonStatus(Message):
     """One daemon, as seen a moment ago. Times are in seconds, sizes in bytes.
 
     `state` is one word for people: starting, loading, ready, busy, stopping, waiting (to be
-    restarted), failed, stopped (by SIGSTOP), unresponsive, unlinked. `cpu_percent` is of one core.
-    `reason` says why it is in that state, or why it last ended.
+    restarted), failed, stopped (by SIGSTOP), unresponsive, unlinked; ended only where it was asked
+    for by name. `cpu_percent` is of one core. `reason` says why it is in that state, or why it last
+    ended; `exit_code` or `signal_name` how, where that is known.
     """
 
     name: str
@@ -170,6 +174,8 @@ class DaemonStatus(Message):
     idle_timeout: float | None = None
     restart: str = "never"
     log: str = ""
+    exit_code: int | None = None
+    signal_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +301,7 @@ def decode(frames: Sequence[bytes]) -> Envelope:
         raise MalformedMessage("no frames")
     header = _parse_header(frames[0])
     request_id = header.get("id")
-    if not _is_int(request_id):
+    if not isinstance(request_id, int) or isinstance(request_id, bool):
         raise MalformedMessage("the header has no request id")
     kind = _MESSAGES.get(str(header.get("type")))
     if header.get("protocol") != PROTOCOL and kind not in (Hello, Welcome):
@@ -318,7 +324,9 @@ def peek_request_id(frames: Sequence[bytes]) -> int:
         request_id = _parse_header(frames[0]).get("id")
     except (MalformedMessage, IndexError):
         return 0
-    return request_id if _is_int(request_id) else 0
+    if isinstance(request_id, int) and not isinstance(request_id, bool):
+        return request_id
+    return 0
 
 
 def _parse_header(frame: bytes) -> dict[str, Any]:
@@ -349,7 +357,7 @@ def _to_json(message: Message, binary: list[bytes]) -> dict[str, Any]:
 def _from_json(kind: type[Message], body: object, binary: list[bytes]) -> Message:
     if not isinstance(body, dict):
         raise MalformedMessage(f"{kind.__name__} has no body")
-    annotations = _annotations(kind)
+    annotations = _annotations(kind)  # type: ignore[arg-type]  # a class is hashable
     # A field that a newer minor version added is skipped; a missing one falls to its default.
     values: dict[str, Any] = {}
     for name, annotation in annotations.items():
