@@ -99,7 +99,7 @@ class RestartDaemon(Message):
 
 @dataclass(frozen=True, slots=True)
 class InterruptDaemon(Message):
-    """Raise KeyboardInterrupt in the call that runs there; `Done` says whether one did."""
+    """Raise KeyboardInterrupt in the call that runs there; `Done` without a detail: none did."""
 
     name: str
 

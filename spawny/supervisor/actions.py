@@ -1,0 +1,158 @@
+"""What to do: imperatives that the core hands to the edges, to be performed in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .. import control
+from .records import Record
+from .values import Caller, Identity, Interpreter
+
+
+class Action:
+    """The base of the closed family below."""
+
+
+# --- to clients ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Action):
+    """Send a message to whoever asked.
+
+    With `tail_of` the message is a `Refused` whose `output` the edge fills with the end of that
+    daemon's log, from `tail_offset` on.
+    """
+
+    caller: Caller
+    message: control.Message
+    tail_of: str | None = None
+    tail_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Publish(Action):
+    """Log this, and tell it to every watcher; the edge adds the time of day."""
+
+    watchers: tuple[Caller, ...]
+    kind: str
+    name: str
+    detail: str
+    pid: int | None
+
+
+# --- to daemons, over their links ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SendLoad(Action):
+    link: int
+    request: control.StartDaemon
+
+
+@dataclass(frozen=True, slots=True)
+class PingDaemon(Action):
+    link: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendInterrupt(Action):
+    link: int
+    interrupt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendStop(Action):
+    link: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink(Action):
+    """Drop a connection; a `reason` is worth a line in the log."""
+
+    link: int
+    reason: str = ""
+
+
+# --- to the operating system --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnChild(Action):
+    """Answered by `ChildSpawned` or `SpawnFailed`."""
+
+    request: control.StartDaemon
+    interpreter: Interpreter
+
+
+@dataclass(frozen=True, slots=True)
+class WatchProcess(Action):
+    """Report the exit of a process that we did not spawn."""
+
+    name: str
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDescendants(Action):
+    """Remember every descendant: after a signal they may no longer be found as such."""
+
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class SignalDaemon(Action):
+    """Signal its process group; SIGKILL also to the rest of its session and the snapshot."""
+
+    identity: Identity
+    signal: Literal["SIGTERM", "SIGKILL"]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSession(Action):
+    """Signal what a dead daemon left in its session. Answered by `SessionSwept`."""
+
+    name: str
+    identity: Identity
+    signal: Literal["SIGTERM", "SIGKILL"]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleHealth(Action):
+    """Look at these processes. Answered by `HealthSampled`."""
+
+    processes: tuple[tuple[str, Identity], ...]
+
+
+# --- to the file system -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WriteJournal(Action):
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class DropJournal(Action):
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveCallSocket(Action):
+    """A daemon that was killed leaves its socket behind."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RotateLogs(Action):
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit(Action):
+    """End the supervisor; the reason is for its log."""
+
+    reason: str

@@ -1,0 +1,60 @@
+"""What an earlier supervisor left behind: journal files, living daemons, stale sockets."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ..kernel import wire
+from ..paths import Paths
+from . import proctable
+from .events import JournalRead
+from .journal import Journal
+
+logger = logging.getLogger(__name__)
+
+
+def read_journal(journal: Journal, paths: Paths) -> Iterator[JournalRead]:
+    """Every daemon in the journal, and what has become of it."""
+    for entry in journal.read():
+        identity = entry.identity
+        if identity is not None and not proctable.is_alive(identity):
+            identity = None
+        yield JournalRead(
+            request=entry.request,
+            interpreter=entry.interpreter,
+            state=entry.state,
+            restarts=entry.restarts,
+            reason=entry.reason,
+            identity=identity,
+            age_seconds=proctable.age_seconds(identity) if identity else 0.0,
+            # A daemon that ends as it should removes its socket.
+            crashed=os.path.lexists(paths.call_socket(entry.request.name)),
+        )
+
+
+def poke_daemons(paths: Paths, living: frozenset[str]) -> None:
+    """Ask every daemon that listens to phone home now, and remove sockets that nobody serves."""
+    for path in sorted(paths.daemons.glob("*.sock")):
+        try:
+            _poke(path)
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED and path.stem not in living:
+                logger.info("removed the stale socket %s", path)
+                path.unlink(missing_ok=True)
+            else:
+                # It phones home by itself, in a few seconds.
+                logger.info("could not poke %s: %s", path, error)
+
+
+def _poke(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as poker:
+        poker.setblocking(False)  # one that does not accept (it is stopped) is not waited for
+        poker.connect(os.fspath(path))
+        with suppress(BrokenPipeError):
+            poker.send(wire.frame(wire.POKE), socket.MSG_NOSIGNAL)

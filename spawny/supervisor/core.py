@@ -1,0 +1,118 @@
+"""The supervisor's one decision: an event in, actions out.
+
+The rule: no clock, no socket, no process. `now` is an argument, in seconds of a clock that never
+goes back; what is to be done is returned. Whatever is awaited has a deadline, and `next_deadline`
+is the earliest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import control
+from ..settings import Settings
+from . import actions, endings, events, listing, reports, requests, starts
+from .fleet import Fleet
+
+_DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
+    events.StartRequested: starts.on_start_requested,
+    events.ChildSpawned: starts.on_child_spawned,
+    events.SpawnFailed: starts.on_spawn_failed,
+    events.Requested: requests.on_requested,
+    events.DaemonHello: reports.on_hello,
+    events.DefinitionLoaded: reports.on_loaded,
+    events.DefinitionFailed: reports.on_failed,
+    events.ClientsChanged: reports.on_clients_changed,
+    events.PongReceived: reports.on_pong,
+    events.CallInterrupted: reports.on_interrupted,
+    events.EndingAnnounced: reports.on_ending,
+    events.LinkLost: reports.on_link_lost,
+    events.ProcessExited: endings.on_process_exited,
+    events.SessionSwept: endings.on_session_swept,
+    events.HealthSampled: reports.on_sampled,
+    events.JournalRead: reports.on_journal_read,
+    events.ClientGone: requests.on_client_gone,
+    events.ShutdownSignalled: lambda fleet, event, now: endings.begin_shutdown(fleet, None, now),
+}
+
+
+class Core:
+    """Decides for all daemons of one supervisor.
+
+    Args:
+        settings: The figures.
+        welcome: What this supervisor answers to a `Hello`.
+        log_of: Where the log of a daemon is, for messages.
+        jitter: Random numbers of [0, 1), for the backoff.
+        now: The time of the start.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        welcome: control.Welcome,
+        *,
+        log_of: Callable[[str], str],
+        jitter: Callable[[], float],
+        now: float,
+    ) -> None:
+        self.fleet = Fleet(settings, welcome, log_of, jitter, now)
+
+    def step(self, event: events.Event, now: float) -> list[actions.Action]:
+        """What to do about `event`."""
+        fleet = self.fleet
+        if isinstance(event, events.DeadlineReached):
+            self._pass_time(now)
+        else:
+            if isinstance(event, events.StartRequested | events.Requested):
+                fleet.touched_at = now
+            _DECISIONS[type(event)](fleet, event, now)
+        while fleet.again:
+            deferred = fleet.again.pop(0)
+            _DECISIONS[type(deferred)](fleet, deferred, now)
+        return fleet.take_actions()
+
+    @property
+    def is_shutting_down(self) -> bool:
+        return self.fleet.shutting_down
+
+    def link_of(self, name: str) -> int | None:
+        """The link of a daemon, if it has one."""
+        record = self.fleet.records.get(name)
+        return record.link if record else None
+
+    def next_deadline(self) -> float | None:
+        """When `DeadlineReached` is due; None: not before something else happens."""
+        fleet = self.fleet
+        due = [each.deadline for each in fleet.records.values() if each.deadline is not None]
+        due += [each.deadline for each in fleet.listings]
+        due += [each.deadline for each in fleet.interrupts.values()]
+        if any(fleet.alive()):
+            due.append(fleet.checked_at + fleet.settings.health_interval_seconds)
+        if self._may_idle():
+            due.append(fleet.touched_at + fleet.settings.idle_exit_seconds)
+        return min(due, default=None)
+
+    def _pass_time(self, now: float) -> None:
+        fleet = self.fleet
+        for name, record in list(fleet.records.items()):
+            if record.deadline is not None and now >= record.deadline:
+                reports.on_deadline(fleet, fleet.records[name], now)
+        listing.settle(fleet, None, now)
+        requests.expire_interrupts(fleet, now)
+        if now >= fleet.checked_at + fleet.settings.health_interval_seconds:
+            listing.check_health(fleet, now)
+        if self._may_idle() and now >= fleet.touched_at + fleet.settings.idle_exit_seconds:
+            fleet.is_exiting = True
+            fleet.do(actions.Exit("nothing to supervise, and nobody asked for anything"))
+
+    def _may_idle(self) -> bool:
+        """Whether an auto-started supervisor is of no use to anybody now."""
+        fleet = self.fleet
+        return (
+            not fleet.welcome.service
+            and not fleet.is_exiting
+            and not fleet.watchers
+            and not any(fleet.supervised())
+        )

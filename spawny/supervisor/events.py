@@ -1,0 +1,202 @@
+"""What happened: past facts that the edges tell the core.
+
+Everything here is validated: an edge that cannot make one of these from what it got logs that, and
+the core never hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from .. import control
+from .values import Busy, Caller, Identity, Interpreter, Sample
+
+
+class Event:
+    """The base of the closed family below."""
+
+
+# --- from clients -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequested(Event):
+    """A client wants a daemon; its interpreter is looked up already.
+
+    Where that is None the request cannot be met: `error` is the name of a class in `errors`.
+    """
+
+    caller: Caller
+    request: control.StartDaemon
+    interpreter: Interpreter | None
+    problem: str = ""
+    error: str = "InterpreterNotFound"
+
+
+@dataclass(frozen=True, slots=True)
+class Requested(Event):
+    """A client wants anything else."""
+
+    caller: Caller
+    request: control.Message
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone(Event):
+    """Nothing more can be sent to this client."""
+
+    client: bytes
+
+
+# --- from daemons, over their links -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonHello(Event):
+    """A daemon phoned home; None for an identity: its process is gone by now."""
+
+    link: int
+    name: str
+    token: str
+    identity: Identity | None
+    interpreter: Interpreter
+    version: str
+    state: Literal["new", "loading", "ready", "failed"]
+    clients: int
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionLoaded(Event):
+    """The daemon serves calls."""
+
+    link: int
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionFailed(Event):
+    """The definition raised; the daemon ends by itself."""
+
+    link: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientsChanged(Event):
+    """So many sessions are open there."""
+
+    link: int
+    clients: int
+
+
+@dataclass(frozen=True, slots=True)
+class PongReceived(Event):
+    """The answer to a ping."""
+
+    link: int
+    clients: int
+    calls: int
+    busy: Busy | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallInterrupted(Event):
+    """The answer to an interrupt: `done` is false when nothing ran."""
+
+    link: int
+    interrupt_id: int
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndingAnnounced(Event):
+    """The daemon has decided to end."""
+
+    link: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost(Event):
+    """The connection is closed; the process may live on."""
+
+    link: int
+
+
+# --- from the operating system ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpawned(Event):
+    """The process exists. Its output begins at `log_offset` bytes of its log."""
+
+    name: str
+    identity: Identity
+    log_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed(Event):
+    """There is no process; `problem` is a sentence for the user."""
+
+    name: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessExited(Event):
+    """The process is gone. Both None: it was no child of ours, so that nobody told us how."""
+
+    name: str
+    identity: Identity
+    exit_code: int | None
+    signal_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSwept(Event):
+    """So many processes of a dead daemon's session are left; 0 comes once, and last."""
+
+    name: str
+    identity: Identity
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSampled(Event):
+    """One look at every process that `SampleHealth` named and that still exists."""
+
+    samples: Mapping[str, Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached(Event):
+    """`next_deadline()` has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownSignalled(Event):
+    """Ctrl-C in the foreground: end everything."""
+
+
+# --- from the journal, once at the start --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRead(Event):
+    """A daemon that an earlier supervisor left.
+
+    `identity` is its process where that still lives, `age_seconds` since when; else None, and
+    `crashed` says that it went without cleaning up.
+    """
+
+    request: control.StartDaemon
+    interpreter: Interpreter
+    state: Literal["running", "waiting", "failed"]
+    restarts: int
+    reason: str
+    identity: Identity | None
+    age_seconds: float
+    crashed: bool

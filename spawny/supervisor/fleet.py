@@ -1,0 +1,141 @@
+"""All that the core knows, and the few verbs its parts share.
+
+One rule: a part of the core changes the fleet only through here, and speaks to the world only by
+`do`. Nothing here waits or reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .. import control
+from ..settings import Settings
+from . import actions
+from .events import Requested, StartRequested
+from .lifecycle import ALIVE, SUPERVISED, State
+from .policy import describe_exit
+from .records import Record
+from .values import Caller
+
+# How many ended daemons are remembered by name, so that a late question finds a reason.
+ENDED_KEPT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class PendingListing:
+    """A listing that waits for the pongs of `awaited`, until `deadline`."""
+
+    caller: Caller
+    name: str | None
+    awaited: frozenset[str]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class PendingInterrupt:
+    caller: Caller
+    name: str
+    deadline: float
+
+
+class Fleet:
+    """The daemons of one supervisor, and who waits for what."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        welcome: control.Welcome,
+        logs: Callable[[str], str],
+        jitter: Callable[[], float],
+        now: float,
+    ) -> None:
+        self.settings = settings
+        self.welcome = welcome
+        self.log_of = logs
+        self.jitter = jitter
+        self.records: dict[str, Record] = {}
+        self.ended: dict[str, Record] = {}  # the last of each name, oldest first
+        self.watchers: dict[bytes, Caller] = {}
+        self.listings: list[PendingListing] = []
+        self.interrupts: dict[int, PendingInterrupt] = {}
+        self.interrupt_id = 0
+        self.shutting_down = False
+        self.shutdown_callers: list[Caller] = []
+        self.is_exiting = False
+        self.touched_at = now  # when somebody last needed this supervisor
+        self.sampled_at = now
+        self.checked_at = now
+        self.again: list[StartRequested | Requested] = []  # deferred requests that are due
+        self._by_link: dict[int, str] = {}
+        self._actions: list[actions.Action] = []
+
+    # --- speaking -------------------------------------------------------------------------------
+
+    def do(self, action: actions.Action) -> None:
+        self._actions.append(action)
+
+    def take_actions(self) -> list[actions.Action]:
+        taken, self._actions = self._actions, []
+        return taken
+
+    def reply(self, caller: Caller, message: control.Message) -> None:
+        self.do(actions.Reply(caller, message))
+
+    def refuse(self, caller: Caller, error: str, message: str) -> None:
+        self.reply(caller, control.Refused(error, message))
+
+    def publish(self, kind: str, record: Record, detail: str = "") -> None:
+        pid = record.identity.pid if record.identity else None
+        watchers = tuple(self.watchers.values())
+        self.do(actions.Publish(watchers, kind, record.name, detail, pid))
+
+    # --- knowing --------------------------------------------------------------------------------
+
+    def put(self, record: Record) -> Record:
+        """Remember `record` in place of the one of its name."""
+        before = self.records.get(record.name)
+        if before is not None and before.link is not None and before.link != record.link:
+            self._by_link.pop(before.link, None)
+        if record.link is not None:
+            self._by_link[record.link] = record.name
+        if record.state is State.ENDED:
+            self.records.pop(record.name, None)
+            self.ended.pop(record.name, None)
+            self.ended[record.name] = record
+            if len(self.ended) > ENDED_KEPT:
+                del self.ended[next(iter(self.ended))]
+        else:
+            self.ended.pop(record.name, None)
+            self.records[record.name] = record
+        return record
+
+    def find(self, name: str) -> Record | None:
+        """The record of this name, ended ones included."""
+        return self.records.get(name) or self.ended.get(name)
+
+    def linked(self, link: int) -> Record | None:
+        """The daemon at the other end of this link."""
+        name = self._by_link.get(link)
+        return None if name is None else self.records.get(name)
+
+    def alive(self) -> Iterator[Record]:
+        """Those with a process, as a copy: the caller may change the fleet."""
+        return iter([each for each in self.records.values() if each.state in ALIVE])
+
+    def supervised(self) -> Iterator[Record]:
+        """Those that make a supervisor necessary."""
+        return iter([each for each in self.records.values() if each.state in SUPERVISED])
+
+    def refuse_unknown(self, caller: Caller, name: str) -> None:
+        """Say that nothing of this name runs, and what does."""
+        known = self.ended.get(name)
+        if known is not None:
+            why = known.life.reason or describe_exit(known.life.exit_code, known.life.signal_name)
+            message = f"daemon {name!r} has ended: {why}; its output is in {self.log_of(name)}"
+        else:
+            running = ", ".join(sorted(each.name for each in self.supervised()))
+            message = f"no daemon {name!r}; " + (
+                f"these run: {running}" if running else "none runs at all"
+            )
+        self.refuse(caller, "DaemonNotFound", message)

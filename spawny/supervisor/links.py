@@ -1,0 +1,260 @@
+"""The links: connections of daemons, bytes in, events out.
+
+One rule: nothing here ever waits, and nothing a daemon sends raises: it costs its connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import control
+from ..kernel import link as codec
+from ..paths import NAME_PATTERN
+from . import events, interpreters, proctable
+from .sockets import listen
+from .values import Busy
+
+logger = logging.getLogger(__name__)
+
+_RECEIVE_BYTES = 64 * 1024
+
+# What daemons send is small, and cut by themselves; only what we send carries a blob.
+_BLOB_LIMIT_BYTES = 0
+
+# A daemon that does not read (it is stopped) is pinged once; what piles up beyond this much, a
+# definition apart, is somebody asking to interrupt it over and over.
+_UNSENT_LIMIT_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Connection:
+    number: int
+    socket: socket.socket
+    decoder: codec.Decoder = field(default_factory=lambda: codec.Decoder(_BLOB_LIMIT_BYTES))
+    unsent: deque[memoryview] = field(default_factory=deque)
+
+
+class Links:
+    """Listens for daemons that phone home, and talks with them.
+
+    Connections are told apart by a number that is never used again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._listener = listen(path)
+        self._connections: dict[int, _Connection] = {}
+        self._numbers: dict[int, int] = {}  # by descriptor
+        self._last_number = 0
+
+    def fds(self) -> Iterator[tuple[int, bool]]:
+        """What to watch: a descriptor to read, and whether to write as well."""
+        yield self._listener.fileno(), False
+        for connection in self._connections.values():
+            yield connection.socket.fileno(), bool(connection.unsent)
+
+    def advance(self, fd: int, *, is_writable: bool) -> list[events.Event]:
+        """Do what can be done at a descriptor that is ready."""
+        if fd == self._listener.fileno():
+            self._accept()
+            return []
+        connection = self._connections.get(self._numbers.get(fd, 0))
+        if connection is None:
+            return []
+        if is_writable:
+            self._flush(connection)
+        return self._receive(connection)
+
+    def drain(self, number: int) -> list[events.Event]:
+        """Everything that a daemon has said; for one that is dead, so that nothing follows."""
+        connection = self._connections.get(number)
+        return [] if connection is None else self._receive(connection)
+
+    def _accept(self) -> None:
+        try:
+            accepted, _ = self._listener.accept()
+        except OSError as error:  # the daemon has gone again, or there are too many descriptors
+            logger.warning("could not accept a link: %s", error)
+            return
+        if (uid := _peer_uid(accepted)) != os.getuid():
+            logger.warning("refused a link of uid %d", uid)
+            accepted.close()
+            return
+        accepted.setblocking(False)
+        self._last_number += 1
+        self._connections[self._last_number] = _Connection(self._last_number, accepted)
+        self._numbers[accepted.fileno()] = self._last_number
+
+    def _receive(self, connection: _Connection) -> list[events.Event]:
+        heard: list[events.Event] = []
+        try:
+            # As long as it says something; it cannot go on for ever, since it waits for pings.
+            while data := connection.socket.recv(_RECEIVE_BYTES):
+                for header, _blob in connection.decoder.feed(data):
+                    heard.append(_parse(connection.number, header))
+        except BlockingIOError:
+            return heard
+        except codec.LinkError as error:
+            logger.warning("closed a link: %s", error)
+        except OSError as error:
+            logger.info("lost a link: %s", error)
+        self.close(connection.number)
+        return [*heard, events.LinkLost(connection.number)]
+
+    def send(self, number: int, header: dict[str, Any], blob: bytes = b"") -> None:
+        """Send a message, now or as soon as the daemon reads; nothing where the link is gone."""
+        connection = self._connections.get(number)
+        if connection is None:
+            return
+        if not blob and sum(map(len, connection.unsent)) > _UNSENT_LIMIT_BYTES:
+            logger.warning("a daemon does not read what it is told")
+            return
+        connection.unsent.append(memoryview(codec.encode(header, blob)))
+        self._flush(connection)
+
+    def _flush(self, connection: _Connection) -> None:
+        unsent = connection.unsent
+        # Whatever ends this but a full buffer, the next read finds as well and reports.
+        with suppress(OSError):
+            while unsent:
+                sent = connection.socket.send(unsent[0], socket.MSG_NOSIGNAL)
+                unsent[0] = unsent[0][sent:]
+                if not unsent[0]:
+                    unsent.popleft()
+
+    def close(self, number: int) -> None:
+        """Drop a connection."""
+        connection = self._connections.pop(number, None)
+        if connection is not None:
+            del self._numbers[connection.socket.fileno()]
+            connection.socket.close()
+
+    def close_all(self) -> None:
+        for number in list(self._connections):
+            self.close(number)
+        self._listener.close()
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    """Who is at the other end, as the operating system knows."""
+    if hasattr(socket, "SO_PEERCRED"):
+        layout = struct.Struct("3i")  # struct ucred: pid, uid, gid
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
+        return int(layout.unpack(found)[1])
+    # LOCAL_PEERCRED of the BSDs and macOS: struct xucred begins with its version and the uid.
+    xucred = connection.getsockopt(0, 1, 76)
+    return int(struct.unpack_from("II", xucred)[1])
+
+
+# --- what daemons say ---------------------------------------------------------------------------
+
+
+def _parse(link: int, header: dict[str, Any]) -> events.Event:
+    """The event that a header tells of; raises `LinkError` where it tells of none."""
+    parse = _PARSERS.get(header["type"])
+    if parse is None:
+        raise codec.LinkError(f"a daemon says {str(header['type'])[:80]!r}, which means nothing")
+    return parse(link, header)
+
+
+def _parse_hello(link: int, header: dict[str, Any]) -> events.Event:
+    name, state = _text(header, "name"), _text(header, "state")
+    if header.get("link") != codec.PROTOCOL:
+        raise codec.LinkError(f"daemon {name!r} speaks link protocol {header.get('link')!r}")
+    if not NAME_PATTERN.match(name):
+        raise codec.LinkError(f"{name!r} cannot name a daemon")
+    if state not in ("new", "loading", "ready", "failed"):
+        raise codec.LinkError(f"daemon {name!r} says it is {state!r}")
+    version = header.get("version")
+    if not isinstance(version, list) or not all(isinstance(each, int) for each in version):
+        raise codec.LinkError(f"daemon {name!r} has version {version!r}")
+    implementation = _text(header, "implementation")
+    return events.DaemonHello(
+        link=link,
+        name=name,
+        token=_text(header, "token"),
+        identity=proctable.identify(_number(header, "pid")),
+        interpreter=interpreters.describe(_text(header, "executable")),
+        version=f"{implementation} {'.'.join(map(str, version))}",
+        state=state,  # type: ignore[arg-type]  # checked above
+        clients=_number(header, "clients"),
+        calls=_number(header, "calls"),
+    )
+
+
+def _parse_pong(link: int, header: dict[str, Any]) -> events.Event:
+    busy = header.get("busy")
+    if busy is not None and not isinstance(busy, dict):
+        raise codec.LinkError("a daemon is busy in no known way")
+    return events.PongReceived(
+        link,
+        clients=_number(header, "clients"),
+        calls=_number(header, "calls"),
+        busy=None
+        if busy is None
+        else Busy(
+            _text(busy, "what"),
+            _number(busy, "client_pid") if busy.get("client_pid") is not None else None,
+            _seconds(busy),
+        ),
+    )
+
+
+def _parse_interrupted(link: int, header: dict[str, Any]) -> events.Event:
+    return events.CallInterrupted(link, _number(header, "id"), header.get("done") is True)
+
+
+_PARSERS: dict[str, Callable[[int, dict[str, Any]], events.Event]] = {
+    "hello": _parse_hello,
+    "ready": lambda link, header: events.DefinitionLoaded(link),
+    "failed": lambda link, header: events.DefinitionFailed(link, _text(header, "error")),
+    "clients": lambda link, header: events.ClientsChanged(link, _number(header, "clients")),
+    "pong": _parse_pong,
+    "interrupted": _parse_interrupted,
+    "ending": lambda link, header: events.EndingAnnounced(link, _text(header, "reason")),
+}
+
+
+def _text(header: dict[str, Any], key: str) -> str:
+    value = header.get(key)
+    if not isinstance(value, str):
+        raise codec.LinkError(f"{key} is {str(value)[:80]!r}, not text")
+    return value
+
+
+def _number(header: dict[str, Any], key: str) -> int:
+    value = header.get(key)
+    # Whatever it counts, it fits: a pid of 2^64 would raise in the operating system's functions.
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        raise codec.LinkError(f"{key} is {str(value)[:80]!r}, not a number")
+    return value
+
+
+def _seconds(header: dict[str, Any]) -> float:
+    value = header.get("seconds")
+    if not isinstance(value, (int, float)) or not 0 <= value < 1e12:
+        raise codec.LinkError(f"seconds is {str(value)[:80]!r}")
+    return float(value)
+
+
+# --- what daemons are told ----------------------------------------------------------------------
+
+
+def load(request: control.StartDaemon) -> dict[str, Any]:
+    """The header that goes with a definition."""
+    return {
+        "type": "load",
+        "sys_path": request.sys_path,
+        "digest": request.digest,
+        "summary": request.summary,
+        "idle_timeout": request.idle_timeout,
+        "output": request.output,
+    }

@@ -1,0 +1,129 @@
+"""What clients are told of daemons: a status each, as fresh as the daemons answer.
+
+One rule: a listing waits a quarter of a second for pongs and not longer; a daemon that is silent is
+listed as it was last known.
+"""
+
+from __future__ import annotations
+
+from .. import control
+from . import actions
+from .fleet import Fleet, PendingListing
+from .lifecycle import State
+from .policy import describe_exit, shown_state
+from .records import Record
+from .values import Caller
+
+PONG_SECONDS = 0.25
+
+# A daemon that has left a ping unanswered for so long is not waited for again.
+_DEAF_AFTER_SECONDS = 1.0
+
+# Asked in a loop, a listing still costs one look at all processes a second.
+_SAMPLE_AGE_SECONDS = 1.0
+
+
+def request(fleet: Fleet, caller: Caller, name: str | None, now: float) -> None:
+    if name is not None and fleet.find(name) is None:
+        fleet.refuse_unknown(caller, name)
+        return
+    awaited = frozenset(
+        each.name for each in fleet.alive() if name in (None, each.name) and _ping(fleet, each, now)
+    )
+    is_new = any(each.life.sample is None for each in fleet.alive())
+    if is_new or now - fleet.sampled_at >= _SAMPLE_AGE_SECONDS:
+        sample(fleet, now)
+    fleet.listings.append(PendingListing(caller, name, awaited, now + PONG_SECONDS))
+    settle(fleet, None, now)
+
+
+def _ping(fleet: Fleet, record: Record, now: float) -> bool:
+    """Ping a daemon unless a ping is under way; whether a pong is to be waited for."""
+    if record.link is None:
+        return False
+    if record.life.pinged_at is not None:
+        return now - record.life.pinged_at < _DEAF_AFTER_SECONDS
+    fleet.do(actions.PingDaemon(record.link))
+    fleet.put(record.lived(pinged_at=now))
+    return True
+
+
+def sample(fleet: Fleet, now: float) -> None:
+    """Look at every process."""
+    fleet.sampled_at = now
+    processes = tuple((each.name, each.identity) for each in fleet.alive() if each.identity)
+    if processes:
+        fleet.do(actions.SampleHealth(processes))
+
+
+def check_health(fleet: Fleet, now: float) -> None:
+    """The regular look: processes from outside, daemons by a ping, logs by their size."""
+    fleet.checked_at = now
+    sample(fleet, now)
+    names = []
+    for record in fleet.alive():
+        _ping(fleet, record, now)
+        names.append(record.name)
+    if names:
+        fleet.do(actions.RotateLogs(tuple(names)))
+
+
+def settle(fleet: Fleet, name: str | None, now: float) -> None:
+    """Answer the listings that need wait no longer, now that `name` has answered or gone."""
+    pending, fleet.listings = fleet.listings, []
+    for each in pending:
+        awaited = each.awaited - {name}
+        if awaited and now < each.deadline:
+            fleet.listings.append(PendingListing(each.caller, each.name, awaited, each.deadline))
+        else:
+            fleet.reply(each.caller, control.Listing(_statuses(fleet, each.name, now)))
+
+
+def _statuses(fleet: Fleet, name: str | None, now: float) -> tuple[control.DaemonStatus, ...]:
+    if name is None:
+        shown = sorted(fleet.records.values(), key=lambda each: each.name)
+    else:
+        found = fleet.find(name)
+        shown = [found] if found else []
+    return tuple(status(fleet, each, now) for each in shown)
+
+
+def status(fleet: Fleet, record: Record, now: float) -> control.DaemonStatus:
+    life, look = record.life, record.life.sample
+    is_there = record.identity is not None
+    busy = life.busy if record.state is State.READY else None
+    return control.DaemonStatus(
+        name=record.name,
+        state=shown_state(record, now, fleet.settings),
+        pid=record.identity.pid if record.identity else None,
+        python=record.interpreter.executable,
+        uptime_seconds=now - life.began_at if is_there else 0.0,
+        rss_bytes=look.rss_bytes if look and is_there else 0,
+        cpu_percent=look.cpu_percent if look and is_there else 0.0,
+        clients=life.clients if is_there else 0,
+        calls=life.calls,
+        restarts=record.restarts,
+        version=record.version,
+        summary=record.request.summary,
+        reason=_reason(record, now, fleet),
+        busy_seconds=busy.seconds + now - (life.pong_at or now) if busy else None,
+        busy_call=busy.what if busy else None,
+        busy_client_pid=busy.client_pid if busy else None,
+        idle_timeout=record.request.idle_timeout,
+        restart=record.request.restart,
+        log=fleet.log_of(record.name),
+        exit_code=life.exit_code,
+        signal_name=life.signal_name,
+    )
+
+
+def _reason(record: Record, now: float, fleet: Fleet) -> str:
+    life = record.life
+    if life.reason and (life.exit_code is not None or life.signal_name is not None):
+        how = describe_exit(life.exit_code, life.signal_name)
+        return life.reason if life.reason.startswith(how) else f"{life.reason}; {how}"
+    if record.state is State.READY and life.pinged_at is not None:
+        silent = now - life.pinged_at
+        if silent >= fleet.settings.unresponsive_after_seconds:
+            return f"has not answered for {silent:.0f} s"
+    return life.reason

@@ -1,0 +1,122 @@
+"""Doing what the core has decided: one action at a time, each by the edge whose matter it is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from .. import control
+from ..paths import Paths
+from ..settings import Settings
+from . import actions, events, links, logs
+from .health import Health
+from .journal import Journal
+from .links import Links
+from .processes import Processes
+from .sockets import ControlSocket, Outcome
+from .values import Caller
+
+logger = logging.getLogger(__name__)
+
+
+class Performer:
+    """Has every edge at hand."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        settings: Settings,
+        clients: ControlSocket,
+        daemons: Links,
+        processes: Processes,
+        journal: Journal,
+    ) -> None:
+        self._paths = paths
+        self._settings = settings
+        self._clients = clients
+        self._daemons = daemons
+        self._processes = processes
+        self._journal = journal
+        self._health = Health()
+        self.exit_reason: str | None = None
+
+    def perform(self, action: actions.Action) -> list[events.Event]:
+        """Do it; what has come of it at once."""
+        match action:
+            case actions.Reply():
+                return self._reply(action)
+            case actions.Publish():
+                return self._publish(action)
+            case actions.SpawnChild(request, interpreter):
+                return [self._processes.spawn(request, interpreter)]
+            case actions.SweepSession(name, identity, signal):
+                return [self._processes.sweep(name, identity, signal)]
+            case actions.SampleHealth(processes):
+                return [self._health.sample(processes)]
+            case _:
+                self._perform_silently(action)
+                return []
+
+    def _perform_silently(self, action: actions.Action) -> None:
+        """Do what nothing comes of at once."""
+        match action:
+            case actions.SendLoad(link, request):
+                self._daemons.send(link, links.load(request), request.definition)
+            case actions.PingDaemon(link):
+                self._daemons.send(link, {"type": "ping", "id": 0})
+            case actions.SendInterrupt(link, number):
+                self._daemons.send(link, {"type": "interrupt", "id": number, "call": None})
+            case actions.SendStop(link, reason):
+                self._daemons.send(link, {"type": "stop", "reason": reason})
+            case actions.CloseLink(link, reason):
+                if reason:
+                    logger.warning("closed a link: %s", reason)
+                self._daemons.close(link)
+            case actions.WatchProcess(name, identity):
+                self._processes.watch(name, identity)
+            case actions.SnapshotDescendants(identity):
+                self._processes.snapshot(identity)
+            case actions.SignalDaemon(identity, signal):
+                self._processes.signal(identity, signal)
+            case actions.WriteJournal(record):
+                self._journal.write(record)
+            case actions.DropJournal(name):
+                self._journal.drop(name)
+            case actions.RemoveCallSocket(name):
+                self._paths.call_socket(name).unlink(missing_ok=True)
+            case actions.RotateLogs(names):
+                self._rotate(names)
+            case actions.Exit(reason):
+                self.exit_reason = reason
+            case _:
+                raise TypeError(f"nobody performs {action!r}")
+
+    def _reply(self, action: actions.Reply) -> list[events.Event]:
+        message = action.message
+        if action.tail_of is not None and isinstance(message, control.Refused):
+            path = self._paths.log_file(action.tail_of)
+            message = replace(message, output=logs.tail(path, action.tail_offset))
+        return self._send(action.caller, message)
+
+    def _publish(self, action: actions.Publish) -> list[events.Event]:
+        pid = f" (pid {action.pid})" if action.pid else ""
+        detail = f": {action.detail}" if action.detail else ""
+        logger.info("daemon %r%s %s%s", action.name, pid, action.kind, detail)
+        message = control.Event(action.kind, action.name, time.time(), action.detail, action.pid)
+        return [event for watcher in action.watchers for event in self._send(watcher, message)]
+
+    def _send(self, caller: Caller, message: control.Message) -> list[events.Event]:
+        outcome = self._clients.send(caller, message)
+        if outcome is Outcome.SENT:
+            return []
+        if outcome is Outcome.FULL:
+            logger.warning("a client does not read what it asked for; it is sent no more events")
+        return [events.ClientGone(caller.client)]
+
+    def _rotate(self, names: tuple[str, ...]) -> None:
+        paths: list[Path] = [self._paths.log_file(name) for name in names]
+        for path in (*paths, self._paths.supervisor_log):
+            if logs.rotate(path, self._settings.log_bytes, self._settings.log_files):
+                logger.info("rotated %s", path)

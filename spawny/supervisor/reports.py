@@ -1,0 +1,220 @@
+"""What daemons say over their links, and what a look at their processes shows.
+
+One rule: a report is believed only from the link of the very process that it is about.
+"""
+
+from __future__ import annotations
+
+from .. import control
+from . import actions, endings, listing
+from .events import (
+    CallInterrupted,
+    ClientsChanged,
+    DaemonHello,
+    DefinitionFailed,
+    DefinitionLoaded,
+    EndingAnnounced,
+    HealthSampled,
+    JournalRead,
+    LinkLost,
+    PongReceived,
+)
+from .fleet import Fleet
+from .lifecycle import ALIVE, Input, State
+from .records import Cause, Life, Record
+from .starts import launch, tell_waiters_started
+from .values import Identity
+
+_HELLO = {
+    "new": Input.HELLO_NEW,
+    "loading": Input.HELLO_LOADING,
+    "ready": Input.HELLO_READY,
+    "failed": Input.HELLO_LOADING,
+}
+
+# A daemon whose definition raised waits up to 10 s for the client that asked for it, to tell it.
+FAILED_GRACE_SECONDS = 15.0
+
+
+def on_hello(fleet: Fleet, event: DaemonHello, now: float) -> None:
+    record = fleet.records.get(event.name)
+    if event.identity is None:
+        return  # it is gone already; its link closes by itself
+    if record is None:
+        record = _adopt_unknown(fleet, event, event.identity, now)
+    elif problem := _impostor(record, event):
+        fleet.do(actions.CloseLink(event.link, f"{event.name!r} phoned home, but {problem}"))
+        return
+    _link_up(fleet, record, event, now)
+
+
+def _impostor(record: Record, event: DaemonHello) -> str | None:
+    if record.state not in ALIVE:
+        return f"it was thought to be {record.state.value}"
+    if event.token != record.request.token:
+        return "another daemon of that name runs"
+    if record.identity != event.identity:
+        return (
+            "from another process than the one that was started; does"
+            f" {record.interpreter.executable} start a second one?"
+        )
+    return None
+
+
+def _adopt_unknown(fleet: Fleet, event: DaemonHello, identity: Identity, now: float) -> Record:
+    """A daemon without a journal: all that is known of it is what it says."""
+    request = control.StartDaemon(
+        name=event.name,
+        token=event.token,
+        digest="",
+        summary="definition unknown: its journal is lost",
+        python=event.interpreter.executable,
+        python_is_default=False,
+        caller_python="",
+        environ={},
+        cwd="/",
+        sys_path=[],
+    )
+    fleet.do(actions.WatchProcess(event.name, identity))
+    record = Record(request, event.interpreter, State.UNLINKED, Life(now), identity)
+    fleet.do(actions.WriteJournal(record))
+    return record
+
+
+def _link_up(fleet: Fleet, record: Record, event: DaemonHello, now: float) -> None:
+    before = record
+    if before.link is not None and before.link != event.link:
+        fleet.do(actions.CloseLink(before.link))
+    record = before.moved(_HELLO[event.state], link=event.link, version=event.version).lived(
+        clients=event.clients, calls=event.calls, pinged_at=None
+    )
+    if record.state is State.READY:
+        ready_at = now if record.life.ready_at is None else record.life.ready_at
+        record = record.changed(deadline=None).lived(ready_at=ready_at)
+        fleet.publish("adopted" if before.state is State.UNLINKED else "ready", record)
+    elif record.state is State.LOADING:
+        # A definition that began to load under an earlier supervisor gets its full time again.
+        began_at = now if before.state is State.UNLINKED else record.life.began_at
+        record = record.changed(deadline=began_at + record.request.start_timeout)
+        fleet.publish("started", record, record.interpreter.executable)
+    fleet.put(record)
+    if record.state is State.STOPPING:
+        fleet.do(actions.SendStop(event.link, record.life.reason))
+    elif event.state == "new" and not record.request.digest:
+        endings.stop(fleet, record.name, now, "its definition is lost", Cause.FAILURE)
+    elif event.state == "new":
+        fleet.do(actions.SendLoad(event.link, record.request))
+    elif event.state == "failed":
+        _await_failed(fleet, record, now, "its definition raised")
+    tell_waiters_started(fleet, fleet.records[record.name])
+
+
+def on_link_lost(fleet: Fleet, event: LinkLost, now: float) -> None:
+    record = fleet.linked(event.link)
+    if record is not None:
+        fleet.put(record.moved(Input.LINK_LOST, link=None).lived(pinged_at=None))
+        listing.settle(fleet, record.name, now)
+
+
+def on_loaded(fleet: Fleet, event: DefinitionLoaded, now: float) -> None:
+    record = fleet.linked(event.link)
+    if record is not None and record.state is State.LOADING:
+        record = fleet.put(record.moved(Input.LOADED, deadline=None).lived(ready_at=now))
+        fleet.publish("ready", record, f"after {now - record.life.began_at:.2f} s")
+
+
+def on_failed(fleet: Fleet, event: DefinitionFailed, now: float) -> None:
+    record = fleet.linked(event.link)
+    if record is not None and record.state is not State.STOPPING:
+        _await_failed(fleet, record, now, f"its definition raised {event.error}")
+
+
+def _await_failed(fleet: Fleet, record: Record, now: float, reason: str) -> None:
+    record = endings.await_end(fleet, record, now, reason, Cause.FAILURE)
+    fleet.put(record.changed(deadline=now + FAILED_GRACE_SECONDS))
+
+
+def on_ending(fleet: Fleet, event: EndingAnnounced, now: float) -> None:
+    record = fleet.linked(event.link)
+    if record is not None and record.state is not State.STOPPING:
+        endings.await_end(fleet, record, now, event.reason, Cause.DECIDED)
+
+
+def on_clients_changed(fleet: Fleet, event: ClientsChanged, now: float) -> None:
+    record = fleet.linked(event.link)
+    if record is not None:
+        fleet.put(record.lived(clients=event.clients))
+
+
+def on_pong(fleet: Fleet, event: PongReceived, now: float) -> None:
+    record = fleet.linked(event.link)
+    if record is None:
+        return
+    fleet.put(
+        record.lived(
+            clients=event.clients,
+            calls=event.calls,
+            busy=event.busy,
+            pong_at=now,
+            pinged_at=None,
+        )
+    )
+    listing.settle(fleet, record.name, now)
+
+
+def on_interrupted(fleet: Fleet, event: CallInterrupted, now: float) -> None:
+    record = fleet.linked(event.link)
+    pending = fleet.interrupts.get(event.interrupt_id)
+    if record is None or pending is None or pending.name != record.name:
+        return
+    del fleet.interrupts[event.interrupt_id]
+    fleet.reply(pending.caller, control.Done("the call was interrupted" if event.done else ""))
+
+
+def on_sampled(fleet: Fleet, event: HealthSampled, now: float) -> None:
+    for name, sample in event.samples.items():
+        record = fleet.records.get(name)
+        if record is not None and record.state in ALIVE:
+            fleet.put(record.lived(sample=sample))
+
+
+def on_journal_read(fleet: Fleet, event: JournalRead, now: float) -> None:
+    """Take up what an earlier supervisor left."""
+    # Nobody waits to be told how it goes on, as after a restart by policy.
+    life = Life(began_at=now - event.age_seconds, is_automatic=True, reason=event.reason)
+    record = Record(event.request, event.interpreter, State.WAITING, life, restarts=event.restarts)
+    if event.identity is not None:
+        deadline = now + fleet.settings.adoption_seconds
+        fleet.do(actions.WatchProcess(record.name, event.identity))
+        fleet.put(
+            record.changed(state=State.UNLINKED, identity=event.identity, deadline=deadline).lived(
+                reason=""
+            )
+        )
+    elif event.state == "failed":
+        fleet.put(record.changed(state=State.FAILED))
+    elif event.state == "waiting":
+        fleet.put(record.changed(deadline=now))
+    else:
+        # It died while nobody watched. One that ended as it should has removed its socket.
+        cause, how = (Cause.UNSAID, "died") if event.crashed else (Cause.DECIDED, "ended")
+        reason = f"{how} while no supervisor ran"
+        record = record.changed(state=State.SWEEPING).lived(cause=cause, reason=reason)
+        fleet.do(actions.RemoveCallSocket(record.name))
+        endings.close(fleet, fleet.put(record), now)
+
+
+def on_deadline(fleet: Fleet, record: Record, now: float) -> None:
+    """What `record` awaited has not come in time."""
+    if record.state in (State.STARTING, State.LOADING):
+        limit = record.request.start_timeout
+        endings.stop(fleet, record.name, now, f"not ready within {limit:g} s", Cause.FAILURE)
+    elif record.state is State.STOPPING:
+        endings.escalate(fleet, record, now)
+    elif record.state is State.SWEEPING:
+        endings.sweep_harder(fleet, record, now)
+    elif record.state is State.WAITING:
+        launch(fleet, record, now, is_automatic=True)
+    else:
+        # UNLINKED since the start: it lives, and its call socket is where it was.
+        tell_waiters_started(fleet, record.changed(deadline=None))

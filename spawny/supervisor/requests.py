@@ -1,0 +1,107 @@
+"""What clients ask for, other than a daemon.
+
+One rule: every request is answered exactly once, here or by what it sets in motion.
+"""
+
+from __future__ import annotations
+
+from .. import control
+from . import actions, endings, listing, starts
+from .events import ClientGone, Requested
+from .fleet import Fleet, PendingInterrupt
+from .lifecycle import ALIVE, State
+from .records import Record
+from .values import Caller
+
+# A daemon's control thread answers at once, unless C code holds the interpreter's lock.
+INTERRUPT_SECONDS = 5.0
+
+
+def on_requested(fleet: Fleet, event: Requested, now: float) -> None:
+    caller = event.caller
+    match event.request:
+        case control.Hello():
+            fleet.reply(caller, fleet.welcome)
+        case control.ListDaemons(name):
+            listing.request(fleet, caller, name, now)
+        case control.StopDaemon(name, reason):
+            _stop(fleet, caller, name, reason, now)
+        case control.RestartDaemon(name):
+            _restart(fleet, event, name, now)
+        case control.InterruptDaemon(name):
+            _interrupt(fleet, caller, name, now)
+        case control.WatchEvents():
+            fleet.watchers[caller.client] = caller
+            fleet.reply(caller, control.Done("watching"))
+        case control.UnwatchEvents():
+            fleet.watchers.pop(caller.client, None)
+            fleet.reply(caller, control.Done("no longer watching"))
+        case control.Shutdown():
+            endings.begin_shutdown(fleet, caller, now)
+        case other:
+            kind = type(other).__name__
+            fleet.refuse(caller, "InvalidRequest", f"{kind} is not a request")
+
+
+def _stop(fleet: Fleet, caller: Caller, name: str, reason: str, now: float) -> None:
+    record = fleet.records.get(name)
+    if record is None:
+        fleet.refuse_unknown(caller, name)
+        return
+    fleet.put(record.changed(stoppers=(*record.stoppers, caller)))
+    endings.stop(fleet, name, now, reason)
+
+
+def _restart(fleet: Fleet, event: Requested, name: str, now: float) -> None:
+    record: Record | None = fleet.find(name)
+    if fleet.shutting_down:
+        fleet.refuse(event.caller, "SupervisorUnavailable", "the supervisor is shutting down")
+    elif record is None:
+        fleet.refuse_unknown(event.caller, name)
+    elif not record.request.digest:
+        fleet.refuse(
+            event.caller,
+            "InvalidRequest",
+            f"daemon {name!r} cannot be restarted: its definition was lost with its journal;"
+            " start it from its script with if_exists='replace'",
+        )
+    elif record.state in ALIVE or record.state is State.SWEEPING:
+        fleet.put(record.changed(deferred=(*record.deferred, event)))
+        endings.stop(fleet, name, now, "restart requested")
+    else:
+        starts.restart(fleet, record, event.caller, now)
+
+
+def _interrupt(fleet: Fleet, caller: Caller, name: str, now: float) -> None:
+    record = fleet.records.get(name)
+    if record is None:
+        fleet.refuse_unknown(caller, name)
+    elif record.link is None:
+        fleet.refuse(
+            caller,
+            "SupervisorUnavailable",
+            f"daemon {name!r} is {record.state.value} and cannot be told to interrupt now",
+        )
+    else:
+        fleet.interrupt_id += 1
+        fleet.interrupts[fleet.interrupt_id] = PendingInterrupt(
+            caller, name, now + INTERRUPT_SECONDS
+        )
+        fleet.do(actions.SendInterrupt(record.link, fleet.interrupt_id))
+
+
+def on_client_gone(fleet: Fleet, event: ClientGone, now: float) -> None:
+    fleet.watchers.pop(event.client, None)
+
+
+def expire_interrupts(fleet: Fleet, now: float) -> None:
+    for number, pending in list(fleet.interrupts.items()):
+        if now >= pending.deadline:
+            del fleet.interrupts[number]
+            fleet.refuse(
+                pending.caller,
+                "CallTimeout",
+                f"daemon {pending.name!r} has not answered within {INTERRUPT_SECONDS:g} s: it is"
+                f" stopped, or in C code that cannot be interrupted; to end it: spawny stop"
+                f" {pending.name}",
+            )

@@ -1,0 +1,355 @@
+"""The supervisor's process: one thread, one loop, one wait.
+
+The loop waits for requests, links, ends of processes, signals and the core's next deadline; each
+becomes an event, each event a list of actions. Whatever goes wrong with one of them is logged here
+and costs that one alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from .. import __version__, control, settings
+from ..errors import InterpreterNotFound, InvalidRequest, SpawnyError
+from ..paths import Paths, check_name, check_socket_path, locate, make_private
+from . import actions, adoption, events, interpreters, notify, singleton
+from .core import Core
+from .journal import Journal
+from .links import Links
+from .perform import Performer
+from .processes import BOOT, Processes
+from .sockets import READABLE, WRITABLE, ControlSocket, Received, listen
+from .values import Caller
+
+logger = logging.getLogger(__name__)
+
+# The name of the socket in the systemd unit.
+_CONTROL_SOCKET = "control"
+
+EXIT_ALREADY_RUNNING = 3
+
+
+class Supervisor:
+    """The edges and the core, joined by a loop.
+
+    Args:
+        paths: Where everything is; the directories exist.
+        figures: The settings.
+        is_service: Never ends for want of work.
+        listener: The control plane's socket, when the service manager has bound it.
+        boot: What daemons' interpreters are started with.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        figures: settings.Settings,
+        *,
+        is_service: bool,
+        listener: socket.socket | None = None,
+        boot: str = BOOT,
+    ) -> None:
+        self._paths = paths
+        self._owns_socket = listener is None
+        listener = listener or listen(paths.supervisor_socket)
+        self._bound = os.stat(paths.supervisor_socket)
+        self._clients = ControlSocket(listener, paths.supervisor_socket)
+        self._daemons = Links(paths.link_socket)
+        self._processes = Processes(paths, boot)
+        self._journal = Journal(paths.journal)
+        self._performer = Performer(
+            paths, figures, self._clients, self._daemons, self._processes, self._journal
+        )
+        self._core = Core(
+            figures,
+            control.Welcome(__version__, os.getpid(), sys.executable, is_service),
+            log_of=lambda name: str(paths.log_file(name)),
+            jitter=random.random,
+            now=time.monotonic(),
+        )
+        self._notifier = notify.Notifier.from_environ(os.environ)
+        self._watchdog_seconds = notify.watchdog_seconds(os.environ)
+        self._watchdog_at = 0.0
+        self._signals: list[int] = []
+
+    def adopt(self) -> None:
+        """Take up what an earlier supervisor left."""
+        living = set()
+        for event in adoption.read_journal(self._journal, self._paths):
+            if event.identity is not None:
+                living.add(event.request.name)
+            self._feed(event)
+        adoption.poke_daemons(self._paths, frozenset(living))
+
+    def serve(self) -> str:
+        """Serve until there is a reason to end, and answer it."""
+        with self._wakeup() as wakeup:
+            self._notifier.ready("serving")
+            while self._performer.exit_reason is None:
+                self._turn(wakeup)
+        return self._performer.exit_reason
+
+    def close(self) -> None:
+        """Leave nothing but the daemons and their journal."""
+        self._notifier.stopping(self._performer.exit_reason or "")
+        if self._owns_socket:
+            self._paths.supervisor_socket.unlink(missing_ok=True)
+        self._paths.link_socket.unlink(missing_ok=True)
+        self._daemons.close_all()
+        self._clients.close()
+
+    # --- one turn of the loop -------------------------------------------------------------------
+
+    def _turn(self, wakeup: socket.socket) -> None:
+        exits = self._processes.fds()
+        watched = [(wakeup.fileno(), READABLE), *((fd, READABLE) for fd in exits)]
+        watched += [
+            (fd, READABLE | WRITABLE if writes else READABLE) for fd, writes in self._daemons.fds()
+        ]
+        has_requests, ready = self._clients.wait(watched, self._patience())
+        for fd, flags in ready.items():
+            if fd == wakeup.fileno():
+                self._take_signals(wakeup)
+            elif fd not in exits:
+                for event in self._daemons.advance(fd, is_writable=bool(flags & WRITABLE)):
+                    self._feed(event)
+        # After the links: what a daemon said before it died comes first.
+        if self._processes.interval is not None or not exits.keys().isdisjoint(ready):
+            self._take_exits()
+        if has_requests:
+            for received in self._clients.receive():
+                self._take_request(received)
+        deadline = self._core.next_deadline()
+        if deadline is not None and time.monotonic() >= deadline:
+            self._feed(events.DeadlineReached())
+        self._pat_watchdog()
+
+    def _patience(self) -> float | None:
+        """How long to wait at most; None: until something happens."""
+        now = time.monotonic()
+        due = [self._core.next_deadline()]
+        if self._processes.interval is not None:
+            due.append(now + self._processes.interval)
+        if self._watchdog_seconds is not None:
+            due.append(self._watchdog_at)
+        return min((max(0.0, each - now) for each in due if each is not None), default=None)
+
+    def _feed(self, event: events.Event) -> None:
+        """Let the core decide on an event, and do what it says; what comes of that goes first."""
+        try:
+            todo = self._core.step(event, time.monotonic())
+        except Exception as error:
+            logger.exception("could not decide on %.500r", event)
+            if isinstance(event, events.StartRequested | events.Requested):
+                message = f"the supervisor failed: {error!r}; its log has more"
+                self._clients.send(event.caller, control.Refused("SpawnyError", message))
+            return
+        for action in todo:
+            for follows in self._perform(action):
+                self._feed(follows)
+
+    def _perform(self, action: actions.Action) -> list[events.Event]:
+        try:
+            return self._performer.perform(action)
+        except Exception:
+            logger.exception("could not perform %.500r", action)
+            return []
+
+    def _take_exits(self) -> None:
+        for exit_event in self._processes.exited():
+            if isinstance(exit_event, events.ProcessExited):
+                # It may have said why since the links were read.
+                link = self._core.link_of(exit_event.name)
+                for event in self._daemons.drain(link) if link is not None else ():
+                    self._feed(event)
+            self._feed(exit_event)
+
+    def _take_request(self, received: Received) -> None:
+        caller, request = received.caller, received.message
+        if isinstance(request, control.StartDaemon):
+            self._feed(_start_requested(caller, request))
+        else:
+            self._feed(events.Requested(caller, request))
+
+    # --- signals and the service manager --------------------------------------------------------
+
+    @contextmanager
+    def _wakeup(self) -> Iterator[socket.socket]:
+        """A socket that becomes readable with a signal."""
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._signals.append(number)
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        before = {number: signal.signal(number, note) for number in numbers}
+        try:
+            yield reader
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(before_fd)
+            reader.close()
+            writer.close()
+
+    def _take_signals(self, wakeup: socket.socket) -> None:
+        wakeup.recv(4096)
+        while self._signals:
+            number = self._signals.pop(0)
+            name = signal.Signals(number).name
+            if number == signal.SIGINT and not self._core.is_shutting_down:
+                logger.info("%s: ending every daemon; once more leaves them running", name)
+                self._feed(events.ShutdownSignalled())
+            else:
+                self._performer.exit_reason = f"{name}; the daemons run on"
+
+    def _pat_watchdog(self) -> None:
+        now = time.monotonic()
+        if self._watchdog_seconds is None or now < self._watchdog_at:
+            return
+        self._watchdog_at = now + self._watchdog_seconds
+        if self._is_reachable():
+            self._notifier.watchdog()
+        else:
+            logger.error("%s is not our socket any more", self._paths.supervisor_socket)
+
+    def _is_reachable(self) -> bool:
+        """Whether clients still find us: a loop that turns for nobody is not alive."""
+        try:
+            return os.path.samestat(os.stat(self._paths.supervisor_socket), self._bound)
+        except OSError:
+            return False
+
+
+def _start_requested(caller: Caller, request: control.StartDaemon) -> events.Event:
+    try:
+        check_name(request.name)
+        found = interpreters.resolve(request.python, request.environ, request.cwd)
+    except (InvalidRequest, InterpreterNotFound) as error:
+        return events.StartRequested(caller, request, None, str(error), type(error).__name__)
+    return events.StartRequested(caller, request, found)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="spawny-supervisor",
+        description="Supervise your spawny daemons. There is one supervisor per user; the first"
+        " script that needs one starts it, so that you seldom have to.",
+        epilog="Ctrl-C ends every daemon, then the supervisor. SIGTERM and SIGHUP end the"
+        " supervisor alone: the daemons serve on, and the next supervisor takes them up again."
+        " Exit codes: 0 ended as asked or for want of work, 1 an error, 2 wrong usage,"
+        f" {EXIT_ALREADY_RUNNING} another supervisor serves already.",
+    )
+    parser.add_argument(
+        "--service",
+        action="store_true",
+        help="run until told otherwise; without it, end after --idle-exit seconds with no daemon"
+        " to supervise and no request",
+    )
+    parser.add_argument(
+        "--idle-exit",
+        type=float,
+        metavar="SECONDS",
+        help="instead of idle_exit_seconds in the configuration, by default 600",
+    )
+    parser.add_argument(
+        "--ready-fd",
+        type=int,
+        metavar="N",
+        help="write READY and a newline to this descriptor when serving, then close it",
+    )
+    parser.add_argument(
+        "--log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="what to write to stderr (default: info)",
+    )
+    parser.add_argument("--version", action="version", version=f"spawny {__version__}")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None, *, boot: str = BOOT) -> int:
+    """Run a supervisor; answers the exit code."""
+    options = _arguments(arguments)
+    logging.basicConfig(
+        level=options.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        return _serve(options, boot)
+    except singleton.AlreadyRunning as error:
+        logger.error("%s", error)
+        return EXIT_ALREADY_RUNNING
+    except (SpawnyError, OSError, ValueError) as error:
+        logger.error("%s", error)
+        return 1
+
+
+def _serve(options: argparse.Namespace, boot: str) -> int:
+    paths = locate()
+    figures = _figures(paths, options.idle_exit)
+    for directory in (paths.runtime, paths.daemons, paths.journal, paths.state, paths.logs):
+        make_private(directory)
+    for path in (paths.supervisor_socket, paths.link_socket):
+        check_socket_path(path)
+    with ExitStack() as stack:
+        # Of the two sockets the one that no service manager ever holds open for us.
+        stack.enter_context(singleton.hold(paths.supervisor_lock, paths.link_socket))
+        supervisor = Supervisor(
+            paths, figures, is_service=options.service, listener=_passed_listener(paths), boot=boot
+        )
+        stack.callback(supervisor.close)
+        supervisor.adopt()
+        logger.info("serving at %s, pid %d", paths.supervisor_socket, os.getpid())
+        if options.ready_fd is not None:
+            _tell_ready(options.ready_fd)
+        reason = supervisor.serve()
+        logger.info("ending: %s", reason)
+    return 0
+
+
+def _figures(paths: Paths, idle_exit: float | None) -> settings.Settings:
+    figures = settings.load(paths.config_file)
+    return figures if idle_exit is None else replace(figures, idle_exit_seconds=idle_exit)
+
+
+def _passed_listener(paths: Paths) -> socket.socket | None:
+    """The listening socket that the service manager has bound for us, if it has."""
+    fd = notify.listen_fds(os.environ).get(_CONTROL_SOCKET)
+    if fd is None:
+        return None
+    listener = socket.socket(fileno=fd)
+    if Path(os.fsdecode(listener.getsockname())) != paths.supervisor_socket:
+        raise InvalidRequest(
+            f"the service manager listens at {listener.getsockname()}, but clients look for"
+            f" {paths.supervisor_socket}"
+        )
+    listener.setblocking(False)
+    return listener
+
+
+def _tell_ready(fd: int) -> None:
+    try:
+        os.write(fd, b"READY\n")
+        os.close(fd)
+    except OSError as error:  # whoever waited for it has gone
+        logger.warning("nobody waits at descriptor %d: %s", fd, error)

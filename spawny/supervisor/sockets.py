@@ -1,0 +1,137 @@
+"""The control plane's socket: ZeroMQ frames in, validated messages out.
+
+One rule: nothing that a client sends raises here. What cannot be decoded is refused to its sender.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from .. import control
+from ..errors import VersionMismatch
+from .values import Caller
+
+logger = logging.getLogger(__name__)
+
+# As many messages may wait for a client that does not read; a watcher that is slower than that is
+# sent no more.
+SEND_QUEUE_MESSAGES = 1000
+
+# Between two looks at anything else, so that a flood of requests cannot starve the daemons.
+_BATCH_MESSAGES = 100
+
+# Answers are on their way when a supervisor ends: so long it waits for them to be read.
+_LINGER_MILLISECONDS = 1000
+
+READABLE = zmq.POLLIN
+WRITABLE = zmq.POLLOUT
+
+
+class Outcome(Enum):
+    """What became of a message."""
+
+    SENT = "sent"
+    GONE = "gone"  # the client has disconnected
+    FULL = "full"  # it does not read
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request, and who made it."""
+
+    caller: Caller
+    message: control.Message
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening unix socket that only this user can reach; whoever calls holds the lock."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The umask is the process's: between bind and chmod the directory, which is 0700, keeps others
+    # out. A thread that creates files here in between does not exist.
+    before = os.umask(0o177)
+    try:
+        listener.bind(os.fspath(path))
+    finally:
+        os.umask(before)
+    listener.listen(socket.SOMAXCONN)
+    listener.setblocking(False)
+    return listener
+
+
+class ControlSocket:
+    """A ROUTER on a listening socket that is bound already; it takes the socket over."""
+
+    def __init__(self, listener: socket.socket, path: Path) -> None:
+        self._context = zmq.Context()
+        self._router = self._context.socket(zmq.ROUTER)
+        # Left to itself, libzmq would unlink the path and bind it again, so that two servers could
+        # take turns; given a descriptor, it only accepts.
+        self._router.setsockopt(zmq.USE_FD, listener.detach())
+        self._router.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+        # An unroutable or overfull peer is an error that we see, not a message that is lost.
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._router.setsockopt(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
+        self._router.setsockopt(zmq.MAXMSGSIZE, control.FRAME_LIMIT_BYTES)
+        self._router.setsockopt(zmq.LINGER, _LINGER_MILLISECONDS)
+        self._router.bind(f"ipc://{path}")
+
+    def wait(
+        self, fds: Iterable[tuple[int, int]], seconds: float | None
+    ) -> tuple[bool, Mapping[int, int]]:
+        """Wait until a request or one of these descriptors is ready, or the time is over.
+
+        Takes (descriptor, READABLE | WRITABLE); answers whether requests are there, and what is
+        ready of the descriptors.
+        """
+        # Rounded up: a wait that ends just before its deadline would be followed by one of 0.
+        milliseconds = -1 if seconds is None else max(0, int(seconds * 1000 + 0.999))
+        watched: list[Any] = [(self._router, READABLE), *fds]
+        ready: dict[Any, int] = dict(zmq.zmq_poll(watched, milliseconds))
+        return ready.pop(self._router, 0) != 0, ready
+
+    def receive(self) -> Iterator[Received]:
+        """The requests that are there, up to a number."""
+        for _ in range(_BATCH_MESSAGES):
+            try:
+                client, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                envelope = control.decode(frames)
+            except (control.MalformedMessage, VersionMismatch) as error:
+                self._refuse(Caller(client, control.peek_request_id(frames)), error)
+            else:
+                yield Received(Caller(client, envelope.request_id), envelope.message)
+
+    def _refuse(self, caller: Caller, error: Exception) -> None:
+        logger.warning("refused a message: %s", error)
+        kind = "VersionMismatch" if isinstance(error, VersionMismatch) else "InvalidRequest"
+        self.send(caller, control.Refused(kind, str(error)))
+
+    def send(self, caller: Caller, message: control.Message) -> Outcome:
+        """Send a message without waiting."""
+        frames = control.encode(message, caller.request_id)
+        try:
+            self._router.send_multipart([caller.client, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return Outcome.FULL
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return Outcome.GONE
+        return Outcome.SENT
+
+    def close(self) -> None:
+        """Give the last answers a moment to leave, and close."""
+        self._router.close()
+        self._context.term()

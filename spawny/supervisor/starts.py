@@ -1,0 +1,145 @@
+"""How daemons come up: requests for one, and the answers to those who wait.
+
+One rule: everybody who asked for a daemon that is starting gets the outcome of that one start.
+"""
+
+from __future__ import annotations
+
+from .. import control
+from . import actions, endings
+from .events import ChildSpawned, SpawnFailed, StartRequested
+from .fleet import Fleet
+from .lifecycle import Input, State
+from .records import Life, Record, Waiter
+from .values import Caller, Interpreter
+
+
+def on_start_requested(fleet: Fleet, event: StartRequested, now: float) -> None:
+    request, caller = event.request, event.caller
+    record = fleet.records.get(request.name)
+    if fleet.shutting_down:
+        fleet.refuse(caller, "SupervisorUnavailable", "the supervisor is shutting down; try again")
+    elif event.interpreter is None:
+        fleet.refuse(caller, event.error, event.problem)
+    elif record is None or record.state is State.FAILED:
+        fresh = Record(request, event.interpreter, State.ENDED, Life(began_at=now))
+        launch(fleet, fresh, now, waiters=(Waiter(caller, existing=False),))
+    elif record.state in (State.STOPPING, State.SWEEPING):
+        fleet.put(record.changed(deferred=(*record.deferred, event)))
+    elif request.token == record.request.token:
+        # Sent again, since the supervisor that took it first died before it answered.
+        _answer_or_wait(fleet, record, Waiter(caller, existing=False), now)
+    elif request.if_exists == "error":
+        fleet.refuse(
+            caller,
+            "DaemonExists",
+            f"daemon {request.name!r} runs already ({record.request.summary}) and"
+            " if_exists='error' was asked for; attach to it, stop it, or choose another name",
+        )
+    elif request.if_exists == "replace":
+        fleet.put(record.changed(deferred=(*record.deferred, event)))
+        endings.stop(fleet, request.name, now, "replaced by a new definition")
+    elif difference := _difference(record, request, event.interpreter):
+        fleet.refuse(
+            caller,
+            "DaemonExists",
+            f"daemon {request.name!r} runs already, with {difference}; pass if_exists='replace' to"
+            " replace it, attach to it as it is, or choose another name",
+        )
+    else:
+        _answer_or_wait(fleet, record, Waiter(caller, existing=True), now)
+
+
+def _difference(
+    record: Record, request: control.StartDaemon, interpreter: Interpreter
+) -> str | None:
+    """What keeps the running daemon from being the one asked for, in words."""
+    found = []
+    if request.digest != record.request.digest:
+        found.append(
+            f"another definition ({record.request.summary or 'unknown'}, not {request.summary})"
+        )
+    if not request.python_is_default and interpreter.key != record.interpreter.key:
+        found.append(
+            f"another interpreter ({record.interpreter.executable}, not {interpreter.executable})"
+        )
+    return " and ".join(found) or None
+
+
+def _answer_or_wait(fleet: Fleet, record: Record, waiter: Waiter, now: float) -> None:
+    if record.state is State.WAITING:
+        # Whoever asks now need not wait for the backoff; nothing ran before the request.
+        launch(fleet, record, now, waiters=(Waiter(waiter.caller, existing=False),))
+    elif record.state is State.STARTING or _is_being_adopted(record):
+        fleet.put(record.changed(waiters=(*record.waiters, waiter)))
+    else:
+        _tell_started(fleet, record, waiter)
+
+
+def _is_being_adopted(record: Record) -> bool:
+    return record.state is State.UNLINKED and record.deadline is not None
+
+
+def launch(
+    fleet: Fleet,
+    record: Record,
+    now: float,
+    *,
+    waiters: tuple[Waiter, ...] = (),
+    is_automatic: bool = False,
+) -> None:
+    """Start a process for a record that has none. By hand it is a new beginning: no deaths yet."""
+    record = record.moved(
+        Input.START,
+        life=Life(began_at=now, is_automatic=is_automatic),
+        identity=None,
+        link=None,
+        version="",
+        deadline=now + record.request.start_timeout,
+        waiters=(*record.waiters, *waiters),
+        restarts=record.restarts + is_automatic,
+    )
+    if not is_automatic:
+        record = record.changed(failures=0, deaths=())
+    fleet.put(record)
+    fleet.do(actions.SpawnChild(record.request, record.interpreter))
+
+
+def on_child_spawned(fleet: Fleet, event: ChildSpawned, now: float) -> None:
+    record = fleet.records.get(event.name)
+    if record is None or record.identity is not None:
+        # It was given up while it was being spawned; nobody else will ever end it.
+        fleet.do(actions.SignalDaemon(event.identity, "SIGKILL"))
+        return
+    record = record.changed(identity=event.identity).lived(log_offset=event.log_offset)
+    fleet.put(record)
+    fleet.do(actions.WriteJournal(record))
+    if record.state is State.STOPPING:
+        fleet.do(actions.SignalDaemon(event.identity, "SIGTERM"))
+
+
+def on_spawn_failed(fleet: Fleet, event: SpawnFailed, now: float) -> None:
+    record = fleet.records.get(event.name)
+    if record is not None and record.identity is None:
+        endings.close(fleet, record.lived(reason=event.problem), now)
+
+
+def tell_waiters_started(fleet: Fleet, record: Record) -> Record:
+    """Answer everybody who waits for this daemon."""
+    for waiter in record.waiters:
+        _tell_started(fleet, record, waiter)
+    return fleet.put(record.changed(waiters=()))
+
+
+def _tell_started(fleet: Fleet, record: Record, waiter: Waiter) -> None:
+    # Every state in which this is said has a process.
+    pid = record.identity.pid if record.identity else 0
+    fleet.reply(
+        waiter.caller,
+        control.Started(record.name, pid, record.interpreter.executable, waiter.existing),
+    )
+
+
+def restart(fleet: Fleet, record: Record, caller: Caller, now: float) -> None:
+    """Start a record that has no process again, by hand."""
+    launch(fleet, record, now, waiters=(Waiter(caller, existing=False),))
