@@ -30,8 +30,9 @@ def encode(header, blob=b""):
 class Decoder:
     """Turns the bytes of one connection, however they are cut, into (header, blob) pairs."""
 
-    def __init__(self):
+    def __init__(self, blob_limit=BLOB_LIMIT_BYTES):
         self._buffer = bytearray()
+        self._blob_limit = blob_limit
 
     def feed(self, data):
         """Every frame that `data` completes, in order; raises `LinkError` on anything malformed."""
@@ -39,7 +40,7 @@ class Decoder:
         frames = []
         while len(self._buffer) >= _LENGTHS.size:
             head_size, blob_size = _LENGTHS.unpack_from(self._buffer)
-            if head_size > HEADER_LIMIT_BYTES or blob_size > BLOB_LIMIT_BYTES:
+            if head_size > HEADER_LIMIT_BYTES or blob_size > self._blob_limit:
                 raise LinkError("%d + %d bytes are over the limit" % (head_size, blob_size))
             end = _LENGTHS.size + head_size + blob_size
             if len(self._buffer) < end:
