@@ -49,6 +49,7 @@ class Guard(threading.Thread):
         self._by_fd = {}  # fd -> Connection, the link's included
         self._by_id = {}
         self._sessions = {}
+        self._parting = []  # event connections of clients that have left and wait for our end
         self._next_id = 1
         self._link = None
         self._link_decoder = None
@@ -124,7 +125,7 @@ class Guard(threading.Thread):
             elif connection.session is None:
                 self._read_first(connection)
             else:
-                self._hung_up(connection)  # an event connection's client has closed its half
+                self._part(connection)
         elif event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
             self._hung_up(connection)
 
@@ -252,7 +253,7 @@ class Guard(threading.Thread):
         self._server.adopt(connection)
         self.ask(self.end, "the definition failed")
 
-    def _hung_up(self, connection):
+    def _hung_up(self, connection, stays_open=False):
         """This connection is over: its lease ends at once, whatever the main thread does."""
         if self._by_fd.pop(connection.fd, None) is None:
             return
@@ -276,7 +277,17 @@ class Guard(threading.Thread):
                 del self._sessions[session.session_id]
                 self._server.post(self._server.forget, session)
                 self._clients_changed()
-        connection.let_go()
+        if not stays_open:
+            connection.let_go()
+
+    def _part(self, connection):
+        """A client has closed its half of its event connection: it leaves, but would like to know
+        of our end. If it was the last, and we end with it, its socket stays open until we do."""
+        self._hung_up(connection, stays_open=True)
+        if self._end_at is not None and self._end_at <= time.monotonic():
+            self._parting.append(connection)
+        else:
+            connection.let_go()
 
     def _clients_changed(self):
         self._had_client = self._had_client or bool(self._sessions)
@@ -444,7 +455,7 @@ class Guard(threading.Thread):
         self._close_listener()
         self.report({"type": "ending", "reason": reason})
         goodbye = wire.frame(wire.ENDING, reason.encode("utf-8", "replace"))
-        for connection in list(self._server.listeners):
+        for connection in self._server.listeners + self._parting:
             connection.push(goodbye)
         if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
             # Should C code keep the GIL, this thread cannot end the process; the system can.

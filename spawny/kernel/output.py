@@ -36,9 +36,21 @@ class _Log(io.RawIOBase):
                     view = view[os.write(self._fd, view) :]
                 except OSError:
                     break  # a full disk must not break the user's print
-            for start in range(0, len(data), PIECE_BYTES):
-                self._server.forward(self._fd, data[start : start + PIECE_BYTES])
+            for piece in _pieces(data):
+                self._server.forward(self._fd, piece)
             return len(data)
+
+
+def _pieces(data):
+    """`data` in pieces of bounded size, none of which cuts a UTF-8 character in two."""
+    start = 0
+    while len(data) - start > PIECE_BYTES:
+        end = start + PIECE_BYTES
+        while end > start + PIECE_BYTES - 4 and data[end] & 0xC0 == 0x80:
+            end -= 1
+        yield data[start:end]
+        start = end
+    yield data[start:]
 
 
 class Stream(io.TextIOWrapper):
@@ -62,8 +74,10 @@ def install(server):
     """Replace `sys.stdout` and `sys.stderr`; gives the two new streams."""
     streams = []
     for fd in (1, 2):
-        buffered = io.BufferedWriter(_Log(fd, server), PIECE_BYTES)
-        stream = Stream(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        # No BufferedWriter between: it would cut long texts anywhere, and the text layer has a
+        # buffer of its own.
+        log = _Log(fd, server)
+        stream = Stream(log, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         stream.server = server
         streams.append(stream)
     sys.stdout = sys.__stdout__ = streams[0]

@@ -104,16 +104,18 @@ class Server:
             pass  # the pipe is full of wake-ups already
 
     def interrupt(self, connection=None, number=None):
-        """Raise KeyboardInterrupt in what runs now, if it is that request; was it?
+        """Raise KeyboardInterrupt in what runs now, if it is that request; False if it is over.
 
         A request that has not begun yet is marked, and will not begin.
         """
         if connection is not None:
             connection.cancelled = number
         running = self.running
+        if connection is not None and (
+            running is None or (running.connection, running.number) != (connection, number)
+        ):
+            return connection.number < number
         if running is None:
-            return False
-        if connection is not None and (running.connection, running.number) != (connection, number):
             return False
         running.is_cancelled = True
         signal.pthread_kill(self._main_thread, signal.SIGINT)
@@ -242,7 +244,7 @@ class Server:
         self.running = running = Running(connection, connection.number, kind)
         try:
             try:
-                request = running.request = self._load(body, flags)
+                request = running.request = self._load_request(body, flags)
                 if connection.cancelled == connection.number:
                     raise KeyboardInterrupt
                 reply = handler(connection, flags, *request)
@@ -264,12 +266,23 @@ class Server:
             return False
         return True
 
-    def _load(self, body, flags):
-        if not flags & wire.WITH_REFERENCES:
-            return pickle.loads(body)
-        unpickler = ReferenceUnpickler(io.BytesIO(body))
-        unpickler.exports = self.exports
-        return unpickler.load()
+    def _load_request(self, body, flags):
+        try:
+            if not flags & wire.WITH_REFERENCES:
+                return pickle.loads(body)
+            unpickler = ReferenceUnpickler(io.BytesIO(body))
+            unpickler.exports = self.exports
+            return unpickler.load()
+        except objects.UnknownReference:
+            raise
+        except Exception as error:
+            if getattr(error, "name", None) == "cloudpickle":
+                remedy = "move that code into a module, or install cloudpickle there"
+            else:
+                remedy = "what they name must be importable there"
+            text = "the arguments cannot be loaded in daemon %r (%s: %s): %s"
+            values = (self.name, type(error).__name__, error, remedy)
+            raise KernelError("SerializationError", text % values) from error
 
     def _error_reply(self, connection, error):
         while True:
@@ -333,9 +346,12 @@ class Server:
         return self.answers.copy(connection, self.exports.get(oid))
 
     def _describe(self, connection, flags, oid, what):
+        target = self.exports.get(oid)
+        if what == "type":
+            # Another thread of the client has the description, but has not come to read it yet.
+            return self._result(connection, self.exports.describe(type(target))[1], None, 0)
         import inspect  # ten milliseconds, and few daemons are ever asked
 
-        target = self.exports.get(oid)
         describe = {
             "doc": inspect.getdoc,
             "signature": lambda each: str(inspect.signature(each)),

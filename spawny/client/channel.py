@@ -1,0 +1,176 @@
+"""One connection to a daemon: a request out, its answer back, with no thread and no queue between.
+
+The hot path is one send and one receive. After sending, a bounded number of non-blocking reads are
+tried before the blocking one: an answer that takes a few microseconds is then there without this
+process having slept.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import pickle
+import socket
+import sys
+import time
+from typing import Any
+
+from ..errors import UnsafePath
+from ..kernel import wire
+from .interrupt import PassingInterrupts
+
+READ_BYTES = 64 * 1024
+SPIN_TRIES = 20
+
+# An errand is answered by the daemon's control thread, which is idle but for C code that keeps the
+# GIL; past this time it is given up.
+ERRAND_SECONDS = 2.0
+
+Frame = tuple[int, int, bytes]
+
+
+class ChannelClosed(ConnectionError):
+    """The daemon closed the connection. `was_sent`: may it have received the whole request?"""
+
+    def __init__(self, was_sent: bool) -> None:
+        super().__init__("the daemon closed the connection")
+        self.was_sent = was_sent
+
+
+def open_socket(path: str, timeout: float | None = None) -> socket.socket:
+    """A stream to the daemon at this path; raises OSError where none listens."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(path)
+        check_peer(sock, path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def check_peer(sock: socket.socket, path: str) -> None:
+    """Raise `UnsafePath` unless the process at the other end is this user's."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return  # the directory was checked to be closed to others
+    uid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, option, 12)[4:8], sys.byteorder)
+    if uid != os.getuid():
+        raise UnsafePath(f"refusing to talk to {path}: uid {uid} serves it")
+
+
+class Channel:
+    """A call connection. It carries one request at a time; the session lends it out."""
+
+    __slots__ = ("_decoders", "_path", "_reader", "_waiting", "connection_id", "number", "sock")
+
+    def __init__(self, path: str, timeout: float | None = None) -> None:
+        self._path = path
+        self.sock = open_socket(path, timeout)
+        self.connection_id = 0
+        self.number = 0  # of requests sent, as the daemon counts them
+        self._reader = wire.FrameReader()
+        self._waiting: list[Frame] = []
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def exchange(self, kind: int, body: bytes, flags: int, before: bytes = b"") -> Frame:
+        """Send a request (after the frames `before`) and give its answer, output shown meanwhile.
+
+        Raises `ChannelClosed`; after any exception the channel is of no more use.
+        """
+        self.number += 1
+        data = before + wire.HEADER.pack(len(body), kind, flags, 0) + body
+        sock = self.sock
+        try:
+            sent = sock.send(data)
+            if sent < len(data):
+                sock.sendall(memoryview(data)[sent:])
+        except OSError as error:
+            raise ChannelClosed(was_sent=False) from error
+        receive = sock.recv
+        for _ in range(SPIN_TRIES):
+            try:
+                data = receive(READ_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ChannelClosed(was_sent=True) from error
+            frames = self._reader.feed(data) if data else self._closed()
+            if len(frames) == 1 and frames[0][0] != wire.OUTPUT:
+                return frames[0]  # type: ignore[no-any-return]  # the kernel is untyped
+            self._waiting = frames
+            break
+        with PassingInterrupts(self.interrupt):
+            return self.next_frame()
+
+    def interrupt(self) -> bool:
+        """Raise KeyboardInterrupt in the request under way; False when it was over already."""
+        try:
+            return bool(errand(self._path, wire.INTERRUPT, self.connection_id, self.number))
+        except OSError:
+            return False  # the daemon is gone, as the next receive will tell
+
+    def next_frame(self) -> Frame:
+        """The next frame that is not output; waits for it as long as the socket's timeout."""
+        while True:
+            while self._waiting:
+                frame = self._waiting.pop(0)
+                if frame[0] != wire.OUTPUT:
+                    return frame
+                self.show(frame[1], frame[2])
+            self._waiting = self._receive()
+
+    def _receive(self) -> list[Frame]:
+        try:
+            view = self._reader.wanted()
+            if view is not None:
+                count = self.sock.recv_into(view)
+                return self._reader.filled(count) if count else self._closed()
+            data = self.sock.recv(READ_BYTES)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ChannelClosed(was_sent=True) from error
+        return self._reader.feed(data) if data else self._closed()
+
+    def _closed(self) -> list[Frame]:
+        raise ChannelClosed(was_sent=True)
+
+    def show(self, stream: int, data: bytes) -> None:
+        """Print what the daemon's code printed, here."""
+        decoder = self._decoders.get(stream)
+        if decoder is None:
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            self._decoders[stream] = decoder
+        show(stream, decoder.decode(data))
+
+
+def show(stream: int, text: str) -> None:
+    """Write the text to this process's stdout (1) or stderr (2)."""
+    target = sys.stderr if stream == 2 else sys.stdout
+    if target is not None:
+        target.write(text)
+        target.flush()
+
+
+def errand(path: str, kind: int, *fields: Any, timeout: float = ERRAND_SECONDS) -> Any:
+    """Have the daemon's control thread do something at once; its answer.
+
+    Raises OSError where no daemon listens, or it does not answer within `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    with open_socket(path, timeout) as sock:
+        sock.sendall(wire.frame(kind, pickle.dumps(fields, 2)))
+        reader = wire.FrameReader()
+        while True:
+            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            data = sock.recv(4096)
+            if not data:
+                raise ChannelClosed(was_sent=True)
+            for answer, _, body in reader.feed(data):
+                if answer == wire.ACK:
+                    return pickle.loads(body)

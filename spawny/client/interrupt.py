@@ -1,0 +1,62 @@
+"""Ctrl-C during a remote call belongs to the call, wherever it runs.
+
+A KeyboardInterrupt raised here, between a receive and the use of what it received, would lose bytes
+of the answer. So while this thread waits, SIGINT raises nothing: its handler asks the daemon to
+raise KeyboardInterrupt in the very call that we wait for, and the wait goes on until that call ends
+as it likes, with the KeyboardInterrupt as a rule. A second Ctrl-C gives up the wait.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+_MAIN_THREAD = threading.main_thread().ident
+
+
+class PassingInterrupts:
+    """While entered, Ctrl-C calls `interrupt()`, which says whether the call still ran.
+
+    Does nothing outside the main thread (Python handles signals there alone) and where the
+    application has a SIGINT handler of its own.
+    """
+
+    def __init__(self, interrupt: Callable[[], bool]) -> None:
+        self._interrupt = interrupt
+        self._count = 0
+        self._was_delivered = False
+        self._is_on = False
+
+    def __enter__(self) -> None:
+        if (
+            threading.get_ident() == _MAIN_THREAD
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            self._is_on = True
+            signal.signal(signal.SIGINT, self._on_signal)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._is_on:
+            return
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._count and not self._was_delivered and error is None:
+            raise KeyboardInterrupt  # the call was over already: the Ctrl-C is for what follows
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count > 1:
+            raise KeyboardInterrupt
+        self._was_delivered = self._interrupt()
+
+
+def forked() -> None:
+    """In a forked child the thread that forked is the main one."""
+    global _MAIN_THREAD
+    _MAIN_THREAD = threading.get_ident()

@@ -1,0 +1,72 @@
+"""Why a daemon is gone, in words: what the supervisor saw, and the end of its log."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..errors import DaemonDied, DaemonStartError, SpawnyError
+from ..paths import locate
+
+if TYPE_CHECKING:
+    from ..control import DaemonStatus
+    from .session import Session
+
+# Enough for a traceback, short enough for an error message.
+TAIL_BYTES = 2000
+
+
+def daemon_died(session: Session, operation: str) -> DaemonDied:
+    """The error to raise when a daemon's connection closed during `operation`."""
+    status = _last_status(session.name)
+    how, exit_code, signal_name = _how(session, status)
+    output = log_tail(session.name)
+    return DaemonDied(
+        f"daemon {session.name!r} (pid {session.started.get('pid', '?')}) {how} during {operation};"
+        f" its last output is in: spawny logs {session.name}",
+        exit_code=exit_code,
+        signal_name=signal_name,
+        output=output,
+    )
+
+
+def start_failed(name: str, detail: str) -> DaemonStartError:
+    """The error to raise when a daemon went away before its definition was ready."""
+    status = _last_status(name)
+    reason = status.reason if status is not None and status.reason else detail
+    return DaemonStartError(f"daemon {name!r} did not start: {reason}", output=log_tail(name))
+
+
+def _how(
+    session: Session, status: DaemonStatus | None
+) -> tuple[str, int | None, str | None]:
+    if status is None:
+        return "has closed the connection", None, None
+    if status.pid == session.started.get("pid") and status.exit_code is None:
+        if status.signal_name is None and status.state not in ("ended", "failed", "waiting"):
+            return "has closed the connection", None, None
+    if status.signal_name is not None:
+        return f"was killed by {status.signal_name}", None, status.signal_name
+    if status.exit_code is not None:
+        return f"exited with code {status.exit_code}", status.exit_code, None
+    return f"has ended ({status.reason or status.state})", None, None
+
+
+def _last_status(name: str) -> DaemonStatus | None:
+    try:
+        from .supervisor import connect
+
+        return connect(start=False).status(name)
+    except (SpawnyError, OSError):
+        return None  # without a supervisor nobody knows more
+
+
+def log_tail(name: str) -> str:
+    """The end of a daemon's log; empty where there is none."""
+    try:
+        with open(locate().log_file(name), "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,134 @@
+"""Functions *about* a proxy, whose attributes all belong to the remote object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidRequest, SpawnyError
+from ..kernel import wire
+from .channel import ChannelClosed, errand
+from .proxy import MethodProxy, ObjectProxy, bound_method, method_target, reference_of
+
+if TYPE_CHECKING:
+    from ..control import DaemonStatus
+    from .session import Session
+
+# After a daemon agreed to end: its own clean-up, then the supervisor's signals.
+END_SECONDS = 10.0
+
+
+def _proxy(obj: Any) -> ObjectProxy:
+    if not issubclass(type(obj), ObjectProxy):
+        raise InvalidRequest(f"{type(obj).__name__} object is no proxy")
+    return obj  # type: ignore[no-any-return]
+
+
+def value(proxy: Any) -> Any:
+    """A copy, here, of the object behind a proxy; anything else is given back as it is.
+
+    Raises `SerializationError` where it cannot be copied.
+    """
+    if not issubclass(type(proxy), ObjectProxy):
+        return proxy
+    if type(proxy) is MethodProxy:
+        proxy = bound_method(proxy)
+    reference = reference_of(proxy)
+    return reference.session.request(wire.GETVALUE, (reference.oid,))
+
+
+def ref(callable_proxy: Any) -> Callable[..., Any]:
+    """A function that calls as the proxy does, but leaves the result in its daemon, as a proxy."""
+    proxy = _proxy(callable_proxy)
+    reference = reference_of(proxy)
+    target = method_target(proxy)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # The proxy stays referenced from here, or its object could be released under the call.
+        if target is None:
+            request: tuple[Any, ...] = (reference_of(proxy).oid, args, kwargs)
+            return reference.session.request(wire.CALL, request, wire.KEEP)
+        request = (reference_of(proxy).oid, target[1], args, kwargs)
+        return reference.session.request(wire.METHOD, request, wire.KEEP)
+
+    return call
+
+
+def daemon(proxy: Any) -> Daemon:
+    """The daemon that the object behind this proxy lives in."""
+    return Daemon(_proxy(proxy))
+
+
+class Daemon:
+    """What can be known and done about the daemon of a proxy."""
+
+    def __init__(self, proxy: ObjectProxy) -> None:
+        self._proxy = proxy  # keeps the daemon alive
+        started = reference_of(proxy).session.started
+        self.name: str = started["name"]
+        self.pid: int = started["pid"]
+        self.python: str = started["executable"]
+
+    def __repr__(self) -> str:
+        return f"<spawny daemon {self.name!r}, pid {self.pid}, {self.python}>"
+
+    def status(self) -> DaemonStatus:
+        """Its status as `spawny ps` shows it."""
+        from .supervisor import connect
+
+        return connect().status(self.name)
+
+    def stop(self) -> None:
+        """End it: asked, then SIGTERM, then SIGKILL. Returns when it is gone."""
+        from .supervisor import connect
+
+        connect().stop(self.name)
+
+    def restart(self) -> None:
+        """End it and start it anew from its own definition; old references become stale."""
+        from .supervisor import connect
+
+        connect().restart(self.name)
+
+    def interrupt(self) -> bool:
+        """Raise KeyboardInterrupt in the call that runs there; was there one?"""
+        from .supervisor import connect
+
+        return connect().interrupt(self.name)
+
+    def logs(self, follow: bool = False) -> Iterator[str]:
+        """The lines of its log."""
+        from .supervisor import connect
+
+        return connect().logs(self.name, follow=follow)
+
+
+def terminate(proxy: ObjectProxy) -> None:
+    """End the daemon of this proxy, whoever else uses it; what `p.terminate_daemon()` does."""
+    session = reference_of(proxy).session
+    if session.gone is not None:
+        return
+    end_daemon(session, "terminate_daemon() was called")
+
+
+def end_daemon(session: Session, reason: str) -> None:
+    """Ask the daemon itself, then whoever can do more; returns when its process is gone."""
+    from .ending import wait_gone
+
+    pid = session.started["pid"]
+    with wait_gone(pid) as wait:
+        try:
+            errand(session.path, wire.TERMINATE, reason)
+            asked = True
+        except (OSError, ChannelClosed):
+            asked = False  # gone already, stopped, or C code in it keeps the GIL
+        session.ended(f"was ended: {reason}")
+        if asked and wait(END_SECONDS):
+            return
+        try:
+            from .supervisor import connect
+
+            connect(start=False).stop(session.name)
+        except (SpawnyError, OSError):
+            if not wait(0):
+                raise

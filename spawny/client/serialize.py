@@ -1,0 +1,133 @@
+"""Pickling what a client sends: the C pickler first, the careful way only for what needs it.
+
+Three things in a request cannot travel as a plain pickle: proxies, which become the real objects in
+their own daemon; classes and functions of `__main__`, which no daemon can import; and whatever
+pickle refuses, such as a lambda. The latter two go by cloudpickle, where the daemon can execute
+our byte code at all (same implementation, same major.minor): byte code of another version loads
+there, may run, and then crashes the interpreter.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SerializationError
+from ..kernel import wire
+
+if TYPE_CHECKING:
+    from .session import Session
+
+# Both are plain in a pickle that holds them, and cheap to look for. As data they do no harm: the
+# careful way gives the same result.
+_MAIN = b"__main__"
+PROXY_MARK = b"attach_again"
+
+
+def interpreter_tag() -> str:
+    """The implementation and version between which code may travel, such as `cpython3.11`."""
+    return f"{sys.implementation.name}{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def dumps(request: Any, session: Session) -> tuple[bytes, int]:
+    """(body, flags) of a request; raises `SerializationError` naming what cannot travel."""
+    try:
+        body = pickle.dumps(request, session.pickle_protocol)
+    except Exception:
+        pass  # the careful way knows more, or says better what is wrong
+    else:
+        if _MAIN not in body and PROXY_MARK not in body:
+            return body, 0
+    return _dumps_carefully(request, session), wire.WITH_REFERENCES
+
+
+def _dumps_carefully(request: Any, session: Session) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        _careful_pickler(buffer, session).dump(request)
+    except SerializationError:
+        raise
+    except Exception as error:
+        raise SerializationError(
+            f"an argument cannot travel to daemon {session.name!r}: {_first_line(error)}"
+        ) from error
+    return buffer.getvalue()
+
+
+def _careful_pickler(buffer: io.BytesIO, session: Session) -> pickle.Pickler:
+    import cloudpickle  # 35 ms, so only here
+
+    from .proxy import MethodProxy, ObjectProxy, bound_method, reference_of
+
+    def oid_of(obj: Any) -> int | None:
+        if not issubclass(type(obj), ObjectProxy):
+            return None
+        reference = reference_of(bound_method(obj) if type(obj) is MethodProxy else obj)
+        if reference.session is not session:
+            raise SerializationError(
+                f"a proxy of daemon {reference.session.name!r} cannot be passed to daemon"
+                f" {session.name!r}: pass spawny.value(...) of it"
+            )
+        return reference.oid
+
+    if session.interpreter_tag == interpreter_tag():
+
+        class ByValue(cloudpickle.CloudPickler):
+            def persistent_id(self, obj: Any) -> Any:
+                return oid_of(obj)
+
+        return ByValue(buffer, session.pickle_protocol)
+
+    class ByName(pickle.Pickler):
+        def persistent_id(self, obj: Any) -> Any:
+            return oid_of(obj)
+
+        def reducer_override(self, obj: Any) -> Any:
+            if getattr(obj, "__module__", None) == "__main__" and hasattr(obj, "__qualname__"):
+                raise SerializationError(
+                    f"{obj.__qualname__} is defined in the running script, and daemon"
+                    f" {session.name!r} runs {session.interpreter_tag}, which cannot execute code"
+                    f" of {interpreter_tag()}: move it into a module that both can import"
+                )
+            return NotImplemented
+
+    return ByName(buffer, session.pickle_protocol)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+class ResultUnpickler(pickle.Unpickler):
+    """Loads results among which are objects that stay in their daemon."""
+
+    def __init__(self, body: bytes, session: Session) -> None:
+        super().__init__(io.BytesIO(body))
+        self._session = session
+
+    def persistent_load(self, reference: Any) -> Any:
+        return self._session.proxy(*reference)
+
+
+def dumps_object(obj: Any) -> tuple[bytes, str | None]:
+    """(pickle, tag) of an object to run as a daemon; the tag names the interpreters that can open
+    it, None where any can."""
+    from ..definitions import PAYLOAD_PROTOCOL
+
+    try:
+        body = pickle.dumps(obj, PAYLOAD_PROTOCOL)
+    except Exception:
+        body = _MAIN
+    if _MAIN not in body:
+        return body, None
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(obj, PAYLOAD_PROTOCOL), interpreter_tag()
+    except Exception as error:
+        raise SerializationError(
+            f"{type(obj).__name__} object cannot travel to a daemon: {_first_line(error)}"
+        ) from error

@@ -1,0 +1,419 @@
+"""One client process attached to one daemon: its connections, its proxies, its lease.
+
+The lease lasts as long as a proxy does: the session closes its connections when the last one is
+collected, and the daemon drops what it held for them. It ends by itself, too, when this process is
+killed, since then the system closes the connections.
+
+Several threads may call at once: each borrows a channel from the pool for the time of its call.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import weakref
+from collections import deque
+from typing import Any
+
+from .. import errors
+from ..errors import DaemonDied, RemoteError, RemoteTraceback, SpawnyError, StaleReference
+from ..kernel import wire
+from . import background, interrupt
+from .channel import Channel, ChannelClosed, open_socket
+from .log import log
+from .proxy import ObjectProxy, Reference, RemoteType, make_proxy
+from .serialize import ResultUnpickler, dumps
+
+# A value that was loaded here is let go by the daemon with the next request anyway; a larger one is
+# not kept waiting for that.
+HELD_LIMIT_BYTES = 64 * 1024
+
+
+class _ProxyRef(weakref.ref[ObjectProxy]):
+    """The session's entry for a proxy that is alive; it outlives the proxy to release it."""
+
+    __slots__ = ("reference",)
+    reference: Reference
+
+
+class Session:
+    """Made by `Session.open`; everything a proxy does goes through `request`."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name = name
+        self.path = path
+        self.started: dict[str, Any] = {}  # what the daemon says of itself, see kernel/guard.py
+        self.session_id = os.urandom(8).hex()
+        self.parent_id: str | None = None
+        self.pickle_protocol = 4
+        self.interpreter_tag = ""
+        self.gone: str | None = None  # why it is over
+        self._may_come_back = False
+        self._pool: list[Channel] = []
+        self._channels: set[Channel] = set()
+        self._types: dict[int, RemoteType] = {}
+        self._proxies: dict[int, _ProxyRef] = {}
+        self._proxies_lock = threading.Lock()
+        self._released: deque[tuple[int, int]] = deque()
+        self._events: background.Events | None = None
+        _SESSIONS.add(self)
+
+    @property
+    def pid(self) -> int:
+        return int(self.started["pid"])
+
+    # --- its beginning ---
+
+    def connect(self, timeout: float | None = None) -> Channel:
+        """A new call connection, greeted but perhaps not ready; sets `started`.
+
+        Raises OSError where nobody listens and `ChannelClosed` where the daemon ends meanwhile.
+        """
+        channel = Channel(self.path, timeout)
+        try:
+            channel.sock.sendall(self._hello(wire.ROLE_CALLS))
+            kind, _, body = channel.next_frame()
+            if kind == wire.ERROR:
+                raise self._remote_exception(body)
+            self.started = pickle.loads(body)
+        except OSError as error:
+            channel.close()
+            if isinstance(error, (ChannelClosed, TimeoutError)):
+                raise
+            raise ChannelClosed(was_sent=False) from error
+        except BaseException:
+            channel.close()
+            raise
+        self.pickle_protocol = self.started["pickle_protocol"]
+        version = self.started["version"]
+        self.interpreter_tag = f"{self.started['implementation']}{version[0]}.{version[1]}"
+        return channel
+
+    def wait_ready(self, channel: Channel) -> ObjectProxy:
+        """Wait for the definition; the root's proxy, or the definition's exception raised."""
+        kind, _, body = channel.next_frame()
+        if kind == wire.ERROR:
+            raise self._remote_exception(body)
+        root, channel.connection_id = pickle.loads(body)
+        channel.sock.settimeout(None)
+        self._channels.add(channel)
+        self._pool.append(channel)
+        return self.proxy(*root)
+
+    def _hello(self, role: str) -> bytes:
+        fields = (
+            wire.PROTOCOL,
+            self.session_id,
+            role,
+            os.getpid(),
+            pickle.HIGHEST_PROTOCOL,
+            self.parent_id,
+        )
+        return wire.frame(wire.HELLO, pickle.dumps(fields, 2))
+
+    def listen(self) -> None:
+        """Have what happens between calls noticed: output, released proxies, the daemon's end."""
+        sock = open_socket(self.path)
+        sock.sendall(self._hello(wire.ROLE_EVENTS))
+        self._events = background.listen(self, sock)
+
+    # --- requests ---
+
+    def request(self, kind: int, request: tuple[Any, ...], flags: int = 0) -> Any:
+        """One round trip: the result, or the remote exception raised here.
+
+        Raises `DaemonDied` when the daemon ends before it answers; then nobody knows how far the
+        call came, and it is never repeated. Raises `SerializationError` before anything is sent.
+        """
+        if self.gone is not None:
+            self._come_back(request)
+        body, body_flags = dumps(request, self)
+        try:
+            channel = self._pool.pop()
+        except IndexError:
+            channel = self._new_channel()
+        before = self._release_frame() if self._released else b""
+        try:
+            answer, answer_flags, body = channel.exchange(
+                kind, body, flags | body_flags, before
+            )
+            if answer == wire.VALUE:
+                return self._value(channel, body, answer_flags)
+            if answer == wire.REFERENCE:
+                return self.proxy(*pickle.loads(body))
+            error = self._remote_exception(body)
+        except ChannelClosed as closed:
+            self._discard(channel)
+            channel = None  # type: ignore[assignment]  # nothing to give back
+            raise self._died(kind, request) from closed
+        except _AnswerUnusable as unusable:
+            raise unusable.error from unusable.__cause__
+        except BaseException:
+            # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and would
+            # be taken for another's. The call itself, if it runs, is of no use to anybody now.
+            channel.interrupt()
+            self._discard(channel)
+            channel = None  # type: ignore[assignment]
+            raise
+        finally:
+            if channel is not None:
+                self._give_back(channel)
+        raise error
+
+    def _new_channel(self) -> Channel:
+        try:
+            channel = self.connect()
+            if self._events is None:
+                self.listen()  # in a forked child
+        except (OSError, ChannelClosed) as error:
+            raise self._died(None, ()) from error
+        kind, _, body = channel.next_frame()
+        if kind == wire.ERROR:
+            channel.close()
+            raise self._remote_exception(body)
+        _, channel.connection_id = pickle.loads(body)
+        self._channels.add(channel)
+        return channel
+
+    def _give_back(self, channel: Channel) -> None:
+        if self.gone is not None:
+            self._discard(channel)
+            return
+        self._pool.append(channel)
+        if not self._proxies:
+            self.close()  # the last proxy went while this call was under way
+        elif self._released:
+            background.wake()
+
+    def _come_back(self, request: tuple[Any, ...]) -> None:
+        """Attach anew for a root's proxy: to the daemon that runs under this name now, if any."""
+        if request[0] != wire.ROOT or not self._may_come_back:
+            raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
+        from .launch import reach
+
+        self.session_id, self.parent_id = os.urandom(8).hex(), None
+        channel = reach(self)
+        self.gone = None
+        try:
+            kind, _, body = channel.next_frame()
+            if kind == wire.ERROR:
+                raise self._remote_exception(body)
+            (_, type_id, _, description), channel.connection_id = pickle.loads(body)
+            self._types[type_id] = RemoteType(description)
+            self.listen()
+        except BaseException:
+            channel.close()
+            self.gone = "could not be reached again"
+            raise
+        self._channels.add(channel)
+        self._pool.append(channel)
+
+    def _discard(self, channel: Channel) -> None:
+        self._channels.discard(channel)
+        channel.close()
+
+    def _value(self, channel: Channel, body: bytes, flags: int) -> Any:
+        """The value; where it does not load here, a reference to it, without a second call."""
+        if flags & wire.WITH_REFERENCES:
+            return ResultUnpickler(body, self).load()
+        if not flags & wire.IS_HELD:
+            return pickle.loads(body)
+        try:
+            value = pickle.loads(body)
+        except Exception as error:
+            log("debug", "a result of daemon %r stays there: %s", self.name, error)
+        else:
+            if len(body) > HELD_LIMIT_BYTES:
+                channel.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
+            return value
+        answer, flags, body = channel.exchange(wire.HELD, pickle.dumps((), 2), 0)
+        if answer == wire.VALUE:
+            return ResultUnpickler(body, self).load()
+        if answer == wire.REFERENCE:
+            return self.proxy(*pickle.loads(body))
+        raise _AnswerUnusable(self._remote_exception(body))
+
+    def _remote_exception(self, body: bytes) -> BaseException:
+        """The exception of an ERROR frame: its real class where that loads here."""
+        pickled, module, qualname, message, trace = pickle.loads(body)
+        if module == "spawny.errors":
+            error: BaseException = getattr(errors, qualname, SpawnyError)(message)
+        else:
+            error = RemoteError(f"{module}.{qualname}", message, trace)
+            if pickled is not None:
+                try:
+                    loaded = pickle.loads(pickled)
+                except Exception as unloadable:
+                    log("debug", "%s.%s does not load here: %s", module, qualname, unloadable)
+                else:
+                    error = loaded if isinstance(loaded, BaseException) else error
+        if trace:
+            error.__cause__ = RemoteTraceback(trace)
+        return error
+
+    # --- proxies and their release ---
+
+    def proxy(
+        self,
+        oid: int,
+        type_id: int,
+        shadowed: tuple[str, ...],
+        description: dict[str, Any] | None,
+    ) -> ObjectProxy:
+        """The one proxy of this object here, counting this reference to it."""
+        remote_type = self._types.get(type_id)
+        if remote_type is None:
+            if description is None:
+                description = self.request(wire.DESCRIBE, (oid, "type"))
+            remote_type = self._types[type_id] = RemoteType(description)
+        with self._proxies_lock:
+            known = self._proxies.get(oid)
+            proxy = None if known is None else known()
+            if known is not None and proxy is not None:
+                known.reference.count += 1
+                known.reference.shadowed = shadowed
+                return proxy
+            reference = Reference(self, oid, remote_type, shadowed)
+            proxy = make_proxy(reference)
+            entry = _ProxyRef(proxy, _proxy_collected)
+            entry.reference = reference
+            self._proxies[oid] = entry
+            return proxy
+
+    def release(self, entry: _ProxyRef) -> None:
+        """A proxy was collected. This may run inside any line of any thread, so it takes no lock
+        and sends nothing: the next request does, or the background thread."""
+        reference = entry.reference
+        if self._proxies.get(reference.oid) is entry:
+            del self._proxies[reference.oid]
+        if reference.oid != wire.ROOT:
+            self._released.append((reference.oid, reference.count))
+        if not self._proxies and len(self._pool) == len(self._channels):
+            self.close()
+        elif self._released:
+            background.wake()
+
+    def _release_frame(self) -> bytes:
+        released = []
+        while self._released:
+            released.append(self._released.popleft())
+        return wire.frame(wire.RELEASE, pickle.dumps(released, 2))
+
+    def flush_released(self) -> None:
+        """Send what was released, if a channel is free; else the call under way is followed by it."""
+        if not self._released or self.gone is not None:
+            return
+        try:
+            channel = self._pool.pop()
+        except IndexError:
+            return
+        try:
+            channel.sock.sendall(self._release_frame())
+        except OSError:
+            self._discard(channel)
+        else:
+            self._pool.append(channel)
+
+    # --- its end ---
+
+    def close(self) -> None:
+        """End the lease. The daemon drops what it held for us, and ends if it was ours alone."""
+        if self.gone is not None:
+            return
+        self.gone = "was left by this process"
+        log("debug", "[DaemonProxy] last proxy of daemon %r is gone, leaving it", self.name)
+        for channel in list(self._channels):
+            self._discard(channel)
+        self._pool.clear()
+        if self._events is not None:
+            self._events.leave()
+
+    def ended(self, reason: str, *, may_come_back: bool = False) -> None:
+        """The daemon has ended: nothing that it held exists any more. Only its root may come back,
+        in the next daemon of this name."""
+        if self.gone is not None:
+            return
+        self.gone = reason
+        self._may_come_back = may_come_back
+        for channel in self._pool:
+            self._discard(channel)
+        self._pool.clear()
+        self._types.clear()
+        self._released.clear()
+        epitaph = Epitaph(self.name, self.started, reason)
+        with self._proxies_lock:
+            for oid, entry in list(self._proxies.items()):
+                if oid != wire.ROOT:
+                    entry.reference.session = epitaph
+                    del self._proxies[oid]
+
+    def _died(self, kind: int | None, request: tuple[Any, ...]) -> DaemonDied:
+        from .obituary import daemon_died
+
+        error = daemon_died(self, _operation_name(kind, request))
+        self.ended(f"is gone: {error}", may_come_back=True)
+        return error
+
+    def forked(self) -> None:
+        """In a forked child: the connections are the parent's, and so are its answers."""
+        for channel in self._channels:
+            channel.close()
+        self._channels.clear()
+        self._pool.clear()
+        self._proxies_lock = threading.Lock()
+        self._released.clear()
+        if self._events is not None:
+            self._events.sock.close()
+            self._events = None
+        self.parent_id, self.session_id = self.session_id, os.urandom(8).hex()
+
+
+class Epitaph:
+    """What the references of a daemon that is gone have for a session."""
+
+    def __init__(self, name: str, started: dict[str, Any], reason: str) -> None:
+        self.name = name
+        self.started = started
+        self.gone = reason
+
+    def request(self, kind: int, request: tuple[Any, ...], flags: int = 0) -> Any:
+        raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
+
+    def release(self, entry: _ProxyRef) -> None:
+        """There is nothing to release any more."""
+
+
+class _AnswerUnusable(Exception):
+    """An error to raise after the channel was given back."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _operation_name(kind: int | None, request: tuple[Any, ...]) -> str:
+    if kind == wire.METHOD:
+        return f"call {request[1]}()"
+    if kind == wire.CALL:
+        return "a call"
+    if kind in (wire.GETATTR, wire.SETATTR, wire.DELATTR, wire.OPERATE):
+        return f"access to {request[1]}"
+    return "a request"
+
+
+def _proxy_collected(entry: weakref.ref[ObjectProxy]) -> None:
+    assert isinstance(entry, _ProxyRef)
+    entry.reference.session.release(entry)
+
+
+_SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    background.forked()
+    interrupt.forked()
+    for session in list(_SESSIONS):
+        session.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
