@@ -106,7 +106,9 @@ def _link_up(fleet: Fleet, record: Record, event: DaemonHello, now: float) -> No
         fleet.do(actions.SendLoad(event.link, record.request))
     elif event.state == "failed":
         _await_failed(fleet, record, now, "its definition raised")
-    tell_waiters_started(fleet, fleet.records[record.name])
+    record = fleet.records[record.name]
+    if record.state is not State.STOPPING:
+        tell_waiters_started(fleet, record)
 
 
 def on_link_lost(fleet: Fleet, event: LinkLost, now: float) -> None:

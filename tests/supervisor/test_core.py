@@ -1,0 +1,1004 @@
+"""What the core decides, told through a world of plain values."""
+
+import pytest
+
+from spawny import control
+from spawny.errors import DaemonExists, DaemonStartError
+from spawny.settings import Settings
+from spawny.supervisor import actions, events
+from spawny.supervisor.fleet import ENDED_KEPT
+from spawny.supervisor.lifecycle import State
+from spawny.supervisor.records import Stage
+from spawny.supervisor.values import Busy, Caller, Identity
+from tests.supervisor.world import (
+    OTHER_PYTHON,
+    PYTHON,
+    World,
+    definition,
+    refusal,
+    sample,
+)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# --- coming up ------------------------------------------------------------------------------------
+
+
+def test_a_start_is_answered_when_the_definition_was_sent(world: World) -> None:
+    """Spawn, hello, load, and only then `Started`."""
+    caller = world.ask(definition())
+    process = world.only_process()
+    assert world.status("etl").state == "starting"
+    assert not world.is_answered(caller)
+    link = world.hello(process)
+    assert actions.SendLoad(link, definition()) in world.done
+    assert world.answer(caller) == control.Started(
+        "etl", process.identity.pid, PYTHON.executable, existing=False
+    )
+    assert world.status("etl").state == "loading"
+    world.tell(events.DefinitionLoaded(link))
+    status = world.status("etl")
+    assert (status.state, status.version) == ("ready", "cpython 3.11.7")
+    assert [kind for kind, _ in world.published] == ["started", "ready"]
+
+
+def test_the_journal_is_written_with_the_process(world: World) -> None:
+    """A supervisor that dies right after the spawn leaves a trace of it."""
+    world.ask(definition())
+    (written,) = world.done_of(actions.WriteJournal)
+    assert isinstance(written, actions.WriteJournal)
+    assert written.record.identity == world.only_process().identity
+
+
+def test_an_equal_definition_attaches(world: World) -> None:
+    """The second to ask finds the daemon there."""
+    process = world.ready()
+    second = world.ask(definition(token="t2"))
+    started = world.answer(second)
+    assert isinstance(started, control.Started)
+    assert (started.pid, started.existing) == (process.identity.pid, True)
+
+
+def test_whoever_asks_during_the_start_waits_for_it(world: World) -> None:
+    """One process, and one outcome for both."""
+    first, second = world.ask(definition()), world.ask(definition(token="t2"))
+    assert not world.is_answered(second)
+    world.hello(world.only_process())
+    for caller, existing in ((first, False), (second, True)):
+        started = world.answer(caller)
+        assert isinstance(started, control.Started)
+        assert started.existing is existing
+
+
+def test_a_request_sent_again_starts_no_second_daemon(world: World) -> None:
+    """The same token is the same request, even with if_exists='error'."""
+    world.ready(definition(if_exists="error"))
+    again = world.answer(world.ask(definition(if_exists="error")))
+    assert isinstance(again, control.Started)
+    assert not again.existing
+
+
+def test_another_definition_is_refused(world: World) -> None:
+    """The refusal says what differs."""
+    world.ready()
+    said = refusal(world.answer(world.ask(definition(token="t2", digest="d2"))))
+    assert isinstance(said.exception(), DaemonExists)
+    assert "script d1, not script d2" in said.message
+    assert "interpreter" not in said.message
+
+
+def test_another_interpreter_is_refused_where_one_was_asked_for(world: World) -> None:
+    """Who does not care which Python runs it attaches to any."""
+    world.ready()
+    picky = definition(token="t2", python_is_default=False)
+    said = refusal(world.answer(world.start(picky, OTHER_PYTHON)))
+    assert f"{PYTHON.executable}, not {OTHER_PYTHON.executable}" in said.message
+    assert isinstance(world.answer(world.start(picky, PYTHON)), control.Started)
+    easy = definition(token="t3")
+    assert isinstance(world.answer(world.start(easy, OTHER_PYTHON)), control.Started)
+
+
+def test_error_refuses_even_an_equal_definition(world: World) -> None:
+    """if_exists='error' wants a daemon of its own."""
+    world.ready()
+    said = refusal(world.answer(world.ask(definition(token="t2", if_exists="error"))))
+    assert said.error == "DaemonExists"
+
+
+def test_replace_stops_and_starts_anew(world: World) -> None:
+    """The answer is about the new process, which comes when the old one is gone."""
+    old = world.ready()
+    caller = world.ask(definition(token="t2", digest="d2", if_exists="replace"))
+    assert actions.SendStop(old.link or 0, "replaced by a new definition") in world.done
+    assert list(world.processes.values()) == [old]
+    world.exit(old, code=0)
+    new = world.only_process()
+    assert not world.is_answered(caller)
+    world.hello(new)
+    started = world.answer(caller)
+    assert isinstance(started, control.Started)
+    assert (started.pid, started.existing) == (new.identity.pid, False)
+
+
+def test_a_start_during_the_end_waits_for_it(world: World) -> None:
+    """A daemon of this name that is ending is none to attach to."""
+    old = world.ready()
+    world.ask(control.StopDaemon("etl"))
+    caller = world.ask(definition(token="t2"))
+    assert list(world.processes.values()) == [old]
+    world.exit(old, code=0)
+    world.hello(world.only_process())
+    started = world.answer(caller)
+    assert isinstance(started, control.Started)
+    assert not started.existing
+
+
+def test_an_interpreter_that_is_not_there_is_refused(world: World) -> None:
+    """What the lookup found is said, and nothing is spawned."""
+    said = refusal(world.answer(world.start(definition(), None)))
+    assert (said.error, said.message) == ("InterpreterNotFound", "no such python")
+    assert not world.processes
+
+
+def test_a_process_that_cannot_be_spawned(world: World) -> None:
+    """The reason is the operating system's, and no restart policy applies."""
+    world.spawn_problem = "/usr/bin/python3.11 could not be executed: Permission denied"
+    said = refusal(world.answer(world.ask(definition(restart="always"))))
+    assert isinstance(said.exception(), DaemonStartError)
+    assert world.spawn_problem in said.message
+    assert world.status("etl").state == "ended"
+
+
+def test_a_daemon_that_dies_before_its_hello(world: World) -> None:
+    """The answer has the exit code, and the end of what this process wrote."""
+    caller = world.ask(definition(restart="always"))
+    world.exit(world.only_process(), code=7)
+    said = refusal(world.answer(caller))
+    assert (said.error, said.exit_code) == ("DaemonStartError", 7)
+    assert "exited with code 7" in said.message
+    (reply,) = (each for each in world.done_of(actions.Reply) if each.caller == caller)
+    assert (reply.tail_of, reply.tail_offset) == ("etl", 4096)
+    assert not world.processes
+
+
+def test_a_daemon_that_is_not_ready_in_time(world: World) -> None:
+    """start_timeout covers the interpreter; nothing stays behind."""
+    caller = world.ask(definition(start_timeout=2.0))
+    process = world.only_process()
+    world.wait(1.9)
+    assert not process.signals
+    world.wait(0.2)
+    assert process.signals == ["SIGTERM"]  # there is no link to ask over
+    world.exit(process, signal_name="SIGTERM")
+    assert "not ready within 2 s" in refusal(world.answer(caller)).message
+
+
+def test_a_definition_that_takes_too_long(world: World) -> None:
+    """start_timeout covers the definition too; the asker was answered, the reason is kept."""
+    world.ask(definition(start_timeout=2.0))
+    process = world.only_process()
+    world.wait(1.0)
+    link = world.hello(process)
+    world.wait(1.1)
+    assert actions.SendStop(link, "not ready within 2 s") in world.done
+    world.exit(process, code=0)
+    assert world.status("etl").reason == "not ready within 2 s; exited with code 0"
+
+
+def test_a_definition_that_raises(world: World) -> None:
+    """It ends by itself, is not restarted, and the reason is kept."""
+    world.ask(definition(restart="always"))
+    process = world.only_process()
+    link = world.hello(process)
+    world.tell(events.DefinitionFailed(link, "ValueError: x"))
+    world.tell(events.DefinitionFailed(link, "ValueError: x"))
+    world.tell(events.EndingAnnounced(link, "the definition failed"))
+    assert world.status("etl").state == "stopping"
+    world.wait(14)
+    assert not process.signals
+    world.exit(process, code=1)
+    status = world.status("etl")
+    assert (status.state, status.exit_code) == ("ended", 1)
+    assert status.reason == "its definition raised ValueError: x; exited with code 1"
+
+
+def test_stopping_one_whose_definition_raised_hurries_it(world: World) -> None:
+    """It may wait for the client that asked for it; nobody who stops it has to."""
+    world.ask(definition())
+    process = world.only_process()
+    link = world.hello(process)
+    world.tell(events.DefinitionFailed(link, "ValueError: x"))
+    world.ask(control.StopDaemon("etl"))
+    assert actions.SendStop(link, "stop requested") in world.done
+    world.wait(5.1)
+    assert process.signals == ["SIGTERM"]
+
+
+def test_a_hello_of_a_daemon_that_is_being_stopped(world: World) -> None:
+    """Whoever waited for it is not told that it serves."""
+    caller = world.ask(definition())
+    process = world.only_process()
+    world.ask(control.StopDaemon("etl"))
+    link = world.hello(process)
+    assert actions.SendStop(link, "stop requested") in world.done
+    assert not world.done_of(actions.SendLoad)
+    world.exit(process, signal_name="SIGTERM")
+    assert "did not start: stop requested" in refusal(world.answer(caller)).message
+
+
+def test_a_stray_child_is_killed(world: World) -> None:
+    """A process that nobody waits for any more must not stay."""
+    stray = world.process("gone")
+    world.tell(events.ChildSpawned("gone", stray.identity, 0))
+    assert stray.signals == ["SIGKILL"]
+
+
+def test_a_stop_that_overtakes_the_spawn(world: World) -> None:
+    """A record that was told to stop before its process was there gets it stopped."""
+    request = definition()
+    world.core.step(events.StartRequested(Caller(b"c", 1), request, PYTHON), world.now)
+    world.core.step(events.Requested(Caller(b"c", 2), control.StopDaemon("etl")), world.now)
+    process = world.process()
+    todo = world.core.step(events.ChildSpawned("etl", process.identity, 0), world.now)
+    assert actions.SignalDaemon(process.identity, "SIGTERM") in todo
+
+
+def test_a_late_spawn_failure_is_none(world: World) -> None:
+    """Only a record without a process can have failed to get one."""
+    world.ready()
+    world.tell(events.SpawnFailed("etl", "?"))
+    world.tell(events.SpawnFailed("nobody", "?"))
+    assert world.status("etl").state == "ready"
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+def test_a_lost_link_is_not_a_lost_daemon(world: World) -> None:
+    """It serves on, and phones home again."""
+    process = world.ready()
+    world.tell(events.LinkLost(process.link or 0))
+    assert world.status("etl").state == "unlinked"
+    assert isinstance(world.answer(world.ask(definition(token="t2"))), control.Started)
+    world.hello(process, "ready")
+    assert world.status("etl").state == "ready"
+    assert world.published[-1] == ("adopted", "etl")
+
+
+def test_a_link_lost_while_loading_keeps_the_deadline(world: World) -> None:
+    """A daemon that neither links up again nor gets ready is ended all the same."""
+    world.ask(definition(start_timeout=2.0))
+    process = world.only_process()
+    world.tell(events.LinkLost(world.hello(process)))
+    assert world.record().state is State.UNLINKED
+    world.hello(process, "loading")
+    assert world.record().state is State.LOADING
+    world.wait(2.1)
+    assert world.record().state is State.STOPPING
+
+
+def test_a_second_link_replaces_the_first(world: World) -> None:
+    """The daemon has linked up anew before the old connection was seen to break."""
+    process = world.ready()
+    first = process.link or 0
+    assert world.core.link_of("etl") == first
+    second = world.hello(process, "ready")
+    assert actions.CloseLink(first) in world.done
+    world.tell(events.LinkLost(first))
+    assert world.record().link == second
+
+
+def test_the_same_hello_twice(world: World) -> None:
+    """A daemon that repeats itself on one link keeps it."""
+    process = world.ready()
+    link = process.link or 0
+    world.tell(
+        events.DaemonHello(
+            link, "etl", "t1", process.identity, PYTHON, "cpython 3.11.7", "ready", 1, 5
+        )
+    )
+    assert actions.CloseLink(link) not in world.done
+    assert world.record().life.clients == 1
+
+
+@pytest.mark.parametrize("case", ["token", "identity", "state"])
+def test_an_impostor_is_shown_the_door(world: World, case: str) -> None:
+    """A hello must come from the process that was started, while it is thought to live."""
+    process = world.ready(definition(restart="always"))
+    before = process.link
+    other = world.process(token="t1")
+    if case == "token":
+        other = process
+        world.hello(other, token="t9")
+    elif case == "identity":
+        world.hello(other)
+    else:
+        world.exit(process, code=1)
+        before = None
+        assert world.record().state is State.WAITING
+        world.hello(other)
+    closed = [each for each in world.done_of(actions.CloseLink) if each.reason]
+    assert len(closed) == 1
+    assert world.record().link == before
+
+
+def test_a_hello_of_a_process_that_is_gone(world: World) -> None:
+    """It closes its link by dying; nothing is made of it."""
+    world.tell(events.DaemonHello(5, "x", "t", None, PYTHON, "", "ready", 0, 0))
+    assert not world.core.fleet.records
+
+
+def test_reports_on_an_unknown_link_mean_nothing(world: World) -> None:
+    """A link whose daemon has just been closed may still speak."""
+    world.ready()
+    before = dict(world.core.fleet.records)
+    for event in (
+        events.LinkLost(99),
+        events.DefinitionLoaded(99),
+        events.DefinitionFailed(99, "x"),
+        events.EndingAnnounced(99, "x"),
+        events.ClientsChanged(99, 1),
+        events.PongReceived(99, 0, 0, None),
+        events.CallInterrupted(99, 1, done=True),
+    ):
+        assert world.tell(event) == []
+    assert world.core.fleet.records == before
+
+
+def test_a_daemon_that_is_ready_twice(world: World) -> None:
+    """Ready is said once to watchers."""
+    process = world.ready()
+    world.tell(events.DefinitionLoaded(process.link or 0))
+    assert world.published.count(("ready", "etl")) == 1
+
+
+# --- endings --------------------------------------------------------------------------------------
+
+
+def test_stop_escalates_step_by_step(world: World) -> None:
+    """Asked, SIGTERM after 5 s, SIGKILL after 3 more; the snapshot comes before each first."""
+    process = world.ready()
+    link = process.link or 0
+    caller = world.ask(control.StopDaemon("etl"))
+    assert actions.SendStop(link, "stop requested") in world.done
+    world.wait(4.9)
+    assert process.signals == []
+    world.wait(0.2)
+    assert process.signals == ["SIGTERM"]
+    world.wait(3.0)
+    assert process.signals == ["SIGTERM", "SIGKILL"]
+    order = [
+        type(each)
+        for each in world.done
+        if isinstance(each, actions.SnapshotDescendants | actions.SendStop | actions.SignalDaemon)
+    ]
+    assert order[:2] == [actions.SnapshotDescendants, actions.SendStop]
+    assert order[2:4] == [actions.SnapshotDescendants, actions.SignalDaemon]
+    world.exit(process, signal_name="SIGKILL")
+    done = world.answer(caller)
+    assert isinstance(done, control.Done)
+    assert done.detail == "daemon 'etl' ended by SIGKILL after 8.1 s"
+
+
+def test_a_process_that_survives_sigkill(world: World) -> None:
+    """The asker is told, the supervisor keeps at it, and the end is noticed when it comes."""
+    process = world.ready()
+    caller = world.ask(control.StopDaemon("etl"))
+    world.wait(11.1)
+    assert "does not end even on SIGKILL" in refusal(world.answer(caller)).message
+    world.wait(30)
+    assert process.signals.count("SIGKILL") > 2
+    assert world.record().life.stage is Stage.SIGKILL_AGAIN
+    world.exit(process, signal_name="SIGKILL")
+    assert world.status("etl").state == "ended"
+
+
+def test_two_who_stop_are_both_answered(world: World) -> None:
+    """The second joins the ending that is under way."""
+    process = world.ready()
+    first, second = world.ask(control.StopDaemon("etl")), world.ask(control.StopDaemon("etl"))
+    assert len(world.done_of(actions.SendStop)) == 2
+    world.exit(process, code=0)
+    assert isinstance(world.answer(first), control.Done)
+    assert isinstance(world.answer(second), control.Done)
+
+
+def test_a_daemon_that_announces_its_end(world: World) -> None:
+    """Idle, or ended by a client: it is not restarted, whatever the policy, and the reason kept."""
+    process = world.ready(definition(restart="always"))
+    world.tell(events.EndingAnnounced(process.link or 0, "its last client left"))
+    assert world.status("etl").state == "stopping"
+    world.exit(process, code=0)
+    status = world.status("etl")
+    assert status.state == "ended"
+    assert status.reason == "its last client left; exited with code 0"
+    assert actions.DropJournal("etl") in world.done
+
+
+def test_one_that_announces_its_end_and_stays_is_ended(world: World) -> None:
+    """An atexit function that hangs has its grace, like after a stop."""
+    process = world.ready()
+    world.tell(events.EndingAnnounced(process.link or 0, "idle"))
+    world.wait(5.1)
+    assert process.signals == ["SIGTERM"]
+
+
+def test_a_link_during_the_end_is_told_to_stop(world: World) -> None:
+    """A daemon that was stopped while its link was down hears of it as soon as it links up."""
+    process = world.ready()
+    world.tell(events.LinkLost(process.link or 0))
+    world.ask(control.StopDaemon("etl"))
+    assert process.signals == ["SIGTERM"]
+    link = world.hello(process, "ready")
+    assert actions.SendStop(link, "stop requested") in world.done
+
+
+def test_what_a_dead_daemon_left_is_swept(world: World) -> None:
+    """The end is told only when its session is empty; SIGKILL follows SIGTERM."""
+    process = world.ready()
+    caller = world.ask(control.StopDaemon("etl"))
+    world.sweep_leaves = 2
+    world.exit(process, code=0)
+    assert actions.SweepSession("etl", process.identity, "SIGTERM") in world.done
+    assert not world.is_answered(caller)
+    assert world.record().state is State.SWEEPING
+    late = world.ask(control.StopDaemon("etl"))
+    world.wait(3.1)
+    assert actions.SweepSession("etl", process.identity, "SIGKILL") in world.done
+    world.tell(events.SessionSwept("etl", process.identity, 0))
+    assert isinstance(world.answer(caller), control.Done)
+    assert isinstance(world.answer(late), control.Done)
+    world.tell(events.SessionSwept("etl", process.identity, 0))
+
+
+def test_what_cannot_be_swept_is_left(world: World) -> None:
+    """Somebody's process in an uninterruptible wait does not keep a daemon from being over."""
+    process = world.ready()
+    caller = world.ask(control.StopDaemon("etl"))
+    world.sweep_leaves = 1
+    world.exit(process, code=0)
+    world.wait(6.1)
+    assert isinstance(world.answer(caller), control.Done)
+
+
+def test_the_exit_of_another_process_means_nothing(world: World) -> None:
+    """A report is about the process it names, not about whoever has that name now."""
+    process = world.ready()
+    for name in ("etl", "nobody"):
+        world.tell(events.ProcessExited(name, Identity("boot", 1, 1), 0, None))
+        world.tell(events.SessionSwept(name, process.identity, 0))
+    assert world.status("etl").state == "ready"
+
+
+def test_stopping_nobody(world: World) -> None:
+    """The refusal names what runs, or how the one asked for has ended."""
+    said = refusal(world.answer(world.ask(control.StopDaemon("nobody"))))
+    assert (said.error, said.message) == (
+        "DaemonNotFound",
+        "no daemon 'nobody'; none runs at all",
+    )
+    process = world.ready()
+    said = refusal(world.answer(world.ask(control.StopDaemon("nobody"))))
+    assert said.message == "no daemon 'nobody'; these run: etl"
+    world.exit(process, signal_name="SIGSEGV")
+    said = refusal(world.answer(world.ask(control.StopDaemon("etl"))))
+    assert "has ended: killed by SIGSEGV" in said.message
+    assert "/logs/etl.log" in said.message
+
+
+def test_the_call_that_ran_is_named(world: World) -> None:
+    """A crash in a call says which call it was."""
+    process = world.ready()
+    world.pong(process.link, Busy("predict()", 4711, 2.0))
+    world.exit(process, signal_name="SIGKILL")
+    assert world.status("etl").reason == "killed by SIGKILL during call predict()"
+
+
+def test_ended_daemons_are_forgotten_in_the_end(world: World) -> None:
+    """The last fifty names are remembered, and only where they are asked for."""
+    for number in range(ENDED_KEPT + 1):
+        world.exit(world.ready(definition(f"d{number}")), code=0)
+    assert "d0" not in world.core.fleet.ended
+    assert world.status("d1").state == "ended"
+    assert world.answer(world.ask(control.ListDaemons())) == control.Listing(())
+
+
+# --- restarts -------------------------------------------------------------------------------------
+
+
+def test_a_crash_is_followed_by_a_restart(world: World) -> None:
+    """After the backoff, with its own definition; nobody needs to ask."""
+    process = world.ready(definition(restart="on-failure"))
+    world.exit(process, signal_name="SIGSEGV")
+    assert world.status("etl").state == "waiting"
+    world.wait(0.25)
+    again = world.only_process()
+    link = world.hello(again)
+    assert actions.SendLoad(link, definition(restart="on-failure")) in world.done
+    world.tell(events.DefinitionLoaded(link))
+    status = world.status("etl")
+    assert (status.state, status.restarts) == ("ready", 1)
+    assert ("restarting", "etl") in world.published
+
+
+def test_five_crashes_end_in_failed(world: World) -> None:
+    """Given up, listed as failed, and kept in the journal; a start by hand begins anew."""
+    process = world.ready(definition(restart="always"))
+    for _ in range(4):
+        world.exit(process, code=1)
+        world.wait(3)
+        process = world.only_process()
+        world.hello(process, "ready")
+    world.exit(process, code=1)
+    listing = world.answer(world.ask(control.ListDaemons()))
+    assert isinstance(listing, control.Listing)
+    assert listing.daemons[0].state == "failed"
+    assert "died 5 times" in listing.daemons[0].reason
+    assert actions.DropJournal("etl") not in world.done
+    world.wait(100)
+    assert not world.processes
+    caller = world.ask(control.RestartDaemon("etl"))
+    world.hello(world.only_process())
+    assert isinstance(world.answer(caller), control.Started)
+    assert world.record().deaths == ()
+
+
+def test_a_failed_daemon_makes_room_for_another_definition(world: World) -> None:
+    """It does not run, so that there is nothing to be in the way of."""
+    process = world.ready(definition(restart="always"))
+    for _ in range(4):
+        world.exit(process, code=1)
+        world.wait(3)
+        process = world.only_process()
+        world.hello(process, "ready")
+    world.exit(process, code=1)
+    caller = world.ask(definition(token="t2", digest="d2"))
+    world.hello(world.only_process())
+    assert isinstance(world.answer(caller), control.Started)
+
+
+def test_a_failed_restart_counts_on(world: World) -> None:
+    """A definition that raises in a restart by policy is tried again until given up."""
+    world.exit(world.ready(definition(restart="on-failure")), code=1)
+    for _ in range(4):
+        world.wait(3)
+        process = world.only_process()
+        link = world.hello(process)
+        world.tell(events.DefinitionFailed(link, "OSError: no network"))
+        world.exit(process, code=0)
+    status = world.status("etl")
+    assert status.state == "failed"
+    assert "its definition raised OSError: no network" in status.reason
+
+
+def test_a_request_cuts_the_backoff_short(world: World) -> None:
+    """Somebody wants it now; what did not run before the request is not `existing`."""
+    world.exit(world.ready(definition(restart="always")), code=1)
+    caller = world.ask(definition(token="t2", restart="always"))
+    world.hello(world.only_process())
+    started = world.answer(caller)
+    assert isinstance(started, control.Started)
+    assert not started.existing
+
+
+def test_stopping_one_that_waits_for_its_restart(world: World) -> None:
+    """It stays away."""
+    world.exit(world.ready(definition(restart="always")), code=1)
+    done = world.answer(world.ask(control.StopDaemon("etl")))
+    assert isinstance(done, control.Done)
+    assert "will not be restarted" in done.detail
+    world.wait(60)
+    assert not world.processes
+    assert actions.DropJournal("etl") in world.done
+
+
+def test_restart_by_hand(world: World) -> None:
+    """Stop, then start from its own definition; answered when the new one has it."""
+    old = world.ready()
+    caller = world.ask(control.RestartDaemon("etl"))
+    world.exit(old, code=0)
+    new = world.only_process()
+    world.hello(new)
+    started = world.answer(caller)
+    assert isinstance(started, control.Started)
+    assert started.pid == new.identity.pid
+
+
+def test_restart_of_an_ended_daemon(world: World) -> None:
+    """It is remembered with its definition."""
+    world.exit(world.ready(), code=0)
+    caller = world.ask(control.RestartDaemon("etl"))
+    world.hello(world.only_process())
+    assert isinstance(world.answer(caller), control.Started)
+
+
+def test_restart_of_nobody(world: World) -> None:
+    """There is nothing to start it from."""
+    caller = world.ask(control.RestartDaemon("nobody"))
+    assert refusal(world.answer(caller)).error == "DaemonNotFound"
+    assert world.core.link_of("nobody") is None
+
+
+# --- listings and health --------------------------------------------------------------------------
+
+
+def test_a_listing_waits_for_pongs(world: World) -> None:
+    """What it shows is what the daemons say now."""
+    first = world.ready(definition("a"))
+    second = world.ready(definition("b"))
+    caller = world.ask(control.ListDaemons())
+    world.pong(first.link, Busy("fit()", 4711, 1.0))
+    assert not world.is_answered(caller)
+    world.pong(second.link)
+    listing = world.answer(caller)
+    assert isinstance(listing, control.Listing)
+    busy, idle = listing.daemons
+    assert (busy.name, busy.state, busy.busy_call, busy.busy_client_pid) == (
+        "a",
+        "busy",
+        "fit()",
+        4711,
+    )
+    assert (idle.name, idle.state, idle.clients, idle.calls) == ("b", "ready", 2, 7)
+
+
+def test_a_silent_daemon_costs_a_quarter_of_a_second(world: World) -> None:
+    """And the next listing, when it has been silent for a second, nothing."""
+    world.ready()
+    caller = world.ask(control.ListDaemons())
+    world.wait(0.24)
+    assert not world.is_answered(caller)
+    world.wait(0.02)
+    assert world.is_answered(caller)
+    world.wait(1.0)
+    assert world.is_answered(world.ask(control.ListDaemons()))
+
+
+def test_a_listing_does_not_wait_for_a_link_that_broke(world: World) -> None:
+    """Nobody will answer."""
+    process = world.ready()
+    caller = world.ask(control.ListDaemons())
+    world.tell(events.LinkLost(process.link or 0))
+    assert world.is_answered(caller)
+
+
+def test_one_ping_at_a_time(world: World) -> None:
+    """A daemon that does not read is not sent ping after ping."""
+    world.ready()
+    world.wait(60)
+    assert len(world.done_of(actions.PingDaemon)) == 1
+    status = world.status("etl")
+    assert status.state == "unresponsive"
+    assert status.reason == "has not answered for 55 s"
+
+
+def test_health_is_looked_at_regularly(world: World) -> None:
+    """Every five seconds while anything lives, with a ping and a look at the logs."""
+    process = world.ready()
+    for _ in range(3):
+        world.wait(5)
+        world.pong(process.link)
+    assert len(world.done_of(actions.PingDaemon)) == 3
+    assert len(world.done_of(actions.SampleHealth)) == 3
+    assert world.done_of(actions.RotateLogs) == [actions.RotateLogs(("etl",))] * 3
+    world.exit(process, code=0)
+    before = len(world.done)
+    world.wait(60)
+    assert len(world.done) == before
+
+
+def test_samples_are_shown(world: World) -> None:
+    """Memory and CPU, of processes that are still there."""
+    process = world.ready()
+    looks = {"etl": sample(cpu_percent=12.5), "nobody": sample()}
+    world.tell(events.HealthSampled(looks))
+    status = world.status("etl")
+    assert (status.rss_bytes, status.cpu_percent) == (30_000_000, 12.5)
+    world.exit(process, code=0)
+    world.tell(events.HealthSampled(looks))
+    assert world.status("etl").rss_bytes == 0
+
+
+def test_a_listing_within_a_second_looks_only_once(world: World) -> None:
+    """Asked in a loop it stays cheap."""
+    world.ready()
+    world.ask(control.ListDaemons())
+    world.tell(events.HealthSampled({"etl": sample()}))
+    world.ask(control.ListDaemons())
+    assert len(world.done_of(actions.SampleHealth)) == 1
+    world.wait(1)
+    world.ask(control.ListDaemons())
+    assert len(world.done_of(actions.SampleHealth)) == 2
+
+
+def test_client_counts_arrive_at_once(world: World) -> None:
+    """A session that opens or closes is told by the daemon."""
+    process = world.ready()
+    world.tell(events.ClientsChanged(process.link or 0, 3))
+    assert world.record().life.clients == 3
+
+
+def test_listing_nobody(world: World) -> None:
+    """An unknown name is refused, nobody at all is an empty list."""
+    assert refusal(world.answer(world.ask(control.ListDaemons("x")))).error == "DaemonNotFound"
+    assert world.answer(world.ask(control.ListDaemons())) == control.Listing(())
+
+
+# --- interrupts -----------------------------------------------------------------------------------
+
+
+def ask_interrupt(world: World) -> tuple[Caller, int]:
+    caller = world.ask(control.InterruptDaemon("etl"))
+    sent = world.done_of(actions.SendInterrupt)[-1]
+    assert isinstance(sent, actions.SendInterrupt)
+    return caller, sent.interrupt_id
+
+
+@pytest.mark.parametrize(("done", "detail"), [(True, "the call was interrupted"), (False, "")])
+def test_an_interrupt_is_answered_by_the_daemon(world: World, done: bool, detail: str) -> None:
+    """It alone knows whether a call was running."""
+    process = world.ready()
+    caller, number = ask_interrupt(world)
+    world.tell(events.CallInterrupted(process.link or 0, number, done))
+    assert world.answer(caller) == control.Done(detail)
+    world.tell(events.CallInterrupted(process.link or 0, number, done))  # once more means nothing
+
+
+def test_another_daemon_cannot_answer(world: World) -> None:
+    """Numbers are guessed easily."""
+    world.ready()
+    other = world.ready(definition("other"))
+    caller, number = ask_interrupt(world)
+    world.tell(events.CallInterrupted(other.link or 0, number, done=True))
+    assert not world.is_answered(caller)
+
+
+def test_an_interrupt_that_nobody_answers(world: World) -> None:
+    """After 5 s it is said what that means."""
+    world.ready()
+    caller, _ = ask_interrupt(world)
+    world.wait(4.9)
+    later, _ = ask_interrupt(world)
+    assert not world.is_answered(caller)
+    world.wait(0.2)
+    assert refusal(world.answer(caller)).error == "CallTimeout"
+    assert not world.is_answered(later)
+
+
+def test_an_interrupt_of_a_daemon_that_ends(world: World) -> None:
+    """The asker is not left waiting, and neither is another daemon's."""
+    process = world.ready()
+    world.ready(definition("other"))
+    caller, _ = ask_interrupt(world)
+    other = world.ask(control.InterruptDaemon("other"))
+    world.exit(process, code=0)
+    assert refusal(world.answer(caller)).error == "DaemonDied"
+    assert not world.is_answered(other)
+
+
+def test_interrupting_nobody(world: World) -> None:
+    """Unknown, and known but not in touch."""
+    caller = world.ask(control.InterruptDaemon("etl"))
+    assert refusal(world.answer(caller)).error == "DaemonNotFound"
+    world.ask(definition())
+    caller = world.ask(control.InterruptDaemon("etl"))
+    assert "is starting" in refusal(world.answer(caller)).message
+
+
+# --- clients --------------------------------------------------------------------------------------
+
+
+def test_hello_says_who_this_is(world: World) -> None:
+    """Version, pid, interpreter."""
+    assert world.answer(world.ask(control.Hello("2"))) == control.Welcome("1", 1, "python", False)
+
+
+def test_watchers_hear_of_everything_until_they_go(world: World) -> None:
+    """From the acknowledgement on, to the one who asked."""
+    watcher = world.ask(control.WatchEvents(), b"watcher")
+    assert isinstance(world.answer(watcher), control.Done)
+    world.ready()
+    published = world.done_of(actions.Publish)
+    assert all(each.watchers == (watcher,) for each in published)
+    world.ask(control.UnwatchEvents(), b"watcher")
+    assert not world.core.fleet.watchers
+    world.ask(control.WatchEvents(), b"watcher")
+    world.tell(events.ClientGone(b"watcher"))
+    world.tell(events.ClientGone(b"unknown"))
+    assert not world.core.fleet.watchers
+
+
+def test_a_reply_is_no_request(world: World) -> None:
+    """A client that sends one is told."""
+    assert refusal(world.answer(world.ask(control.Done("?")))).error == "InvalidRequest"
+
+
+# --- the end of the supervisor --------------------------------------------------------------------
+
+
+def test_shutdown_ends_everything(world: World) -> None:
+    """All at once, with a word for each, then `Done`, then the exit."""
+    processes = [world.ready(definition(name)) for name in ("a", "b")]
+    caller = world.ask(control.Shutdown())
+    assert world.core.is_shutting_down
+    assert len(world.done_of(actions.SendStop)) == 2
+    world.exit(processes[0], code=0)
+    assert [type(each) for each in world.replies[caller]] == [control.Progress]
+    assert not world.done_of(actions.Exit)
+    second = world.ask(control.Shutdown())
+    world.exit(processes[1], code=0)
+    assert isinstance(world.answer(caller), control.Done)
+    assert isinstance(world.answer(second), control.Done)
+    assert world.done_of(actions.Exit) == [actions.Exit("shutdown")]
+
+
+def test_shutdown_of_nothing(world: World) -> None:
+    """Done at once; a signal asks the same."""
+    assert isinstance(world.answer(world.ask(control.Shutdown())), control.Done)
+    assert world.done_of(actions.Exit)
+    assert actions.Exit("shutdown") in World().tell(events.ShutdownSignalled())
+
+
+def test_shutdown_ends_the_waiting_and_the_failed(world: World) -> None:
+    """No restart follows, and no journal stays."""
+    world.exit(world.ready(definition(restart="always")), code=1)
+    caller = world.ask(control.Shutdown())
+    assert isinstance(world.answer(caller), control.Done)
+    assert actions.DropJournal("etl") in world.done
+
+
+def test_nothing_starts_during_shutdown(world: World) -> None:
+    """New requests, and those that waited for an end, are refused."""
+    process = world.ready()
+    waiting = world.ask(definition(token="t2", if_exists="replace"))
+    restart = world.ask(control.RestartDaemon("etl"))
+    world.ask(control.Shutdown())
+    late = world.ask(definition("late"))
+    world.exit(process, code=0)
+    for caller in (waiting, restart, late):
+        assert refusal(world.answer(caller)).error == "SupervisorUnavailable"
+
+
+def test_idle_exit(world: World) -> None:
+    """With nothing to supervise and nobody asking for ten minutes it ends by itself."""
+    world.wait(300)
+    world.ask(control.Hello("1"))
+    world.wait(599)
+    assert not world.done_of(actions.Exit)
+    world.wait(2)
+    assert world.done_of(actions.Exit)
+    assert world.core.next_deadline() is None
+
+
+@pytest.mark.parametrize("reason", ["service", "daemon", "waiting", "watcher"])
+def test_no_idle_exit(reason: str) -> None:
+    """A service stays; so does one that somebody needs."""
+    world = World(service=reason == "service", settings=Settings(backoff_base_seconds=1e6))
+    if reason == "daemon":
+        world.ready()
+    if reason == "waiting":
+        world = World(settings=Settings(backoff_base_seconds=1e6, backoff_cap_seconds=1e6))
+        world.exit(world.ready(definition(restart="always")), code=1)
+    if reason == "watcher":
+        world.ask(control.WatchEvents())
+    world.wait(3600)
+    assert not world.done_of(actions.Exit)
+
+
+# --- what an earlier supervisor left --------------------------------------------------------------
+
+
+def journal(
+    world: World,
+    request: control.StartDaemon | None = None,
+    state: str = "running",
+    *,
+    lives: bool = True,
+    crashed: bool = False,
+) -> events.JournalRead:
+    return events.JournalRead(
+        request or definition(),
+        PYTHON,
+        state,
+        restarts=3,
+        reason="died before",
+        identity=world.process().identity if lives else None,
+        age_seconds=50.0,
+        crashed=crashed,
+    )
+
+
+def test_a_living_daemon_is_adopted(world: World) -> None:
+    """By its journal first, by its link then; its age and its count of restarts are kept."""
+    world.tell(journal(world))
+    process = world.only_process()
+    assert actions.WatchProcess("etl", process.identity) in world.done
+    assert world.record().state is State.UNLINKED
+    world.hello(process, "ready")
+    status = world.status("etl")
+    assert (status.state, status.restarts, status.reason) == ("ready", 3, "")
+    assert status.uptime_seconds == pytest.approx(50, abs=1)
+    assert world.published == [("adopted", "etl")]
+    assert not world.done_of(actions.SpawnChild)
+
+
+def test_an_adopted_daemon_that_never_got_its_definition(world: World) -> None:
+    """The supervisor died between spawn and load; the next one sends it."""
+    world.tell(journal(world))
+    caller = world.ask(definition())
+    assert not world.is_answered(caller)
+    link = world.hello(world.only_process())
+    assert actions.SendLoad(link, definition()) in world.done
+    started = world.answer(caller)
+    assert isinstance(started, control.Started)
+    assert not started.existing
+
+
+def test_an_adopted_daemon_that_does_not_phone_home(world: World) -> None:
+    """It lives: after 5 s whoever asks for it may try its call socket."""
+    world.tell(journal(world))
+    caller = world.ask(definition(token="t2"))
+    world.wait(5.1)
+    assert isinstance(world.answer(caller), control.Started)
+    assert world.status("etl").state == "unlinked"
+    assert isinstance(world.answer(world.ask(definition(token="t3"))), control.Started)
+
+
+def test_an_adopted_daemon_whose_definition_had_raised(world: World) -> None:
+    """It is ending; that it failed is known from its hello."""
+    world.tell(journal(world))
+    process = world.only_process()
+    world.hello(process, "failed")
+    assert world.record().state is State.STOPPING
+    world.exit(process, code=None)
+    assert world.status("etl").reason == "its definition raised"
+
+
+@pytest.mark.parametrize(
+    ("state", "crashed", "restart", "expected"),
+    [
+        ("running", True, "on-failure", "waiting"),
+        ("running", True, "never", "ended"),
+        ("running", False, "always", "ended"),
+        ("failed", False, "always", "failed"),
+    ],
+)
+def test_a_daemon_that_died_meanwhile(
+    world: World, state: str, crashed: bool, restart: control.Restart, expected: str
+) -> None:
+    """A crash falls under its policy; one that ended as it should stays away."""
+    world.tell(journal(world, definition(restart=restart), state, lives=False, crashed=crashed))
+    assert world.core.fleet.find("etl").state.value == expected
+
+
+def test_a_daemon_that_waited_for_its_restart(world: World) -> None:
+    """It is started now: the backoff has run while no supervisor did."""
+    world.tell(journal(world, definition(restart="always"), "waiting", lives=False))
+    world.wait(0)
+    assert world.only_process().name == "etl"
+
+
+def test_a_daemon_without_a_journal_is_adopted(world: World) -> None:
+    """It serves and can be listed and stopped; only started again it cannot be."""
+    process = world.process("orphan")
+    world.hello(process, "ready")
+    assert actions.WatchProcess("orphan", process.identity) in world.done
+    status = world.status("orphan")
+    assert (status.state, status.restart) == ("ready", "never")
+    assert "journal is lost" in status.summary
+    caller = world.ask(control.RestartDaemon("orphan"))
+    assert "cannot be restarted" in refusal(world.answer(caller)).message
+    said = refusal(world.answer(world.ask(definition("orphan", token="t2"))))
+    assert said.error == "DaemonExists"
+
+
+def test_a_daemon_without_a_journal_that_wants_its_definition(world: World) -> None:
+    """Nobody has it any more."""
+    process = world.process("orphan")
+    link = world.hello(process, "new")
+    assert actions.SendStop(link, "its definition is lost") in world.done
+    assert not world.done_of(actions.SendLoad)
