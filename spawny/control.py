@@ -11,7 +11,9 @@ are opaque: neither side of this codec ever unpickles.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -73,6 +75,14 @@ class StartDaemon(Message):
     start_timeout: float = 60.0
     output: Output = "forward"
     definition: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class FindDaemon(Message):
+    """Where is this daemon? Answered by `Started` once it can be reached: at once for one that
+    runs, later for one that is starting or will be restarted by its policy; starts nothing."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +258,7 @@ _MESSAGES: dict[str, type[Message]] = {
     for kind in (
         Hello,
         StartDaemon,
+        FindDaemon,
         ListDaemons,
         StopDaemon,
         RestartDaemon,
@@ -400,9 +411,12 @@ def _checked(annotation: Any, value: Any, where: str, binary: list[bytes]) -> An
     elif origin is dict:
         valid = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
     elif annotation is float:
-        if _is_int(value):
-            return float(value)
-        valid = isinstance(value, float)
+        # Not finite is no time to wait for, and JSON's parser lets it through (NaN, 1e999).
+        if isinstance(value, float) or _is_int(value):
+            with contextlib.suppress(OverflowError):
+                if math.isfinite(value):
+                    return float(value)
+        valid = False
     elif annotation is int:
         valid = _is_int(value)
     else:

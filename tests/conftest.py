@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from spawny.client.ending import wait_gone
 from tests import interpreters
 from tests.interpreters import Interpreter
 
@@ -105,17 +107,28 @@ def _end_everything(home: Path) -> list[str]:
     """End the home's processes; what was left that should have ended by itself."""
     # The supervisor stays until the rest has settled: it is what ends the rest.
     strays = [each for each in _processes(home) if not _is_supervisor(each)]
-    _, strays = psutil.wait_procs(strays, timeout=SETTLE_SECONDS)
-    left = [_describe(each) for each in strays]
+    left = [_describe(each) for each in _still_there(strays)]
     supervisors = [each for each in _processes(home) if _is_supervisor(each)]
     for supervisor in supervisors:
         _signal(supervisor.terminate)
-    psutil.wait_procs(supervisors, timeout=SETTLE_SECONDS)
+    _still_there(supervisors)
     rest = _processes(home)
     for process in rest:
         _signal(process.kill)
-    psutil.wait_procs(rest, timeout=SETTLE_SECONDS)
+    _still_there(rest)
     return left
+
+
+def _still_there(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended by themselves after a while."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    alive = []
+    for process in processes:
+        # psutil would look again and again; this is woken by the end.
+        with wait_gone(process.pid) as wait:
+            if not wait(max(0.0, deadline - time.monotonic())) and process.is_running():
+                alive.append(process)
+    return alive
 
 
 def _processes(home: Path) -> list[psutil.Process]:

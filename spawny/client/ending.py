@@ -19,7 +19,11 @@ def wait_gone(pid: int) -> Iterator[Callable[[float], bool]]:
     Enter it while the process surely is the right one: what is opened then stands for that process,
     whoever gets its number later.
     """
-    fd = _pidfd(pid)
+    try:
+        fd = _pidfd(pid)
+    except ProcessLookupError:
+        yield lambda seconds: True
+        return
     if fd is None:
         yield lambda seconds: _wait_by_looking(pid, seconds)
         return
@@ -34,6 +38,8 @@ def wait_gone(pid: int) -> Iterator[Callable[[float], bool]]:
 def _pidfd(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
     except (AttributeError, OSError):
         return None
 

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -24,7 +23,6 @@ from ..definitions import (
     digest,
 )
 from ..errors import (
-    DaemonDied,
     DaemonExists,
     DaemonNotFound,
     DaemonStartError,
@@ -148,7 +146,6 @@ def attach(name: str) -> ObjectProxy:
 
 def reach(session: Session) -> Channel:
     """A connection to the daemon of the session's name, whatever it takes short of starting it."""
-    deadline = time.monotonic() + ATTACH_SECONDS
     try:
         return session.connect()
     except (OSError, ChannelClosed):
@@ -156,18 +153,12 @@ def reach(session: Session) -> Channel:
     from .supervisor import connect
 
     with connect() as supervisor:
-        status = supervisor.status(session.name)  # raises DaemonNotFound
-        if status.state in ("ended", "failed"):
-            raise DaemonNotFound(
-                f"daemon {session.name!r} is not running: {status.reason or status.state};"
-                f" to start it again: spawny restart {session.name}"
-            )
-        supervisor.wait_listening(session.name, max(0.0, deadline - time.monotonic()))
+        supervisor.find(session.name, ATTACH_SECONDS)
     try:
         return session.connect()
     except (OSError, ChannelClosed) as error:
         raise DaemonNotFound(
-            f"daemon {session.name!r} is {status.state}, but does not answer at {session.path};"
+            f"daemon {session.name!r} runs, but does not answer at {session.path};"
             f" see: spawny logs {session.name}"
         ) from error
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DaemonDied, DaemonStartError, SpawnyError
 from ..paths import locate
+from .ending import wait_gone
 
 if TYPE_CHECKING:
     from ..control import DaemonStatus
@@ -15,9 +16,15 @@ if TYPE_CHECKING:
 # Enough for a traceback, short enough for an error message.
 TAIL_BYTES = 2000
 
+# A connection that closes while its process lives on is rare; ours are closed by the exit.
+EXIT_SECONDS = 0.5
+
 
 def daemon_died(session: Session, operation: str) -> DaemonDied:
     """The error to raise when a daemon's connection closed during `operation`."""
+    with wait_gone(session.started.get("pid", 0)) as wait:
+        # The supervisor sees the same end at the same moment; asked before, it would know nothing.
+        wait(EXIT_SECONDS)
     status = _last_status(session.name)
     how, exit_code, signal_name = _how(session, status)
     output = log_tail(session.name)

@@ -159,7 +159,10 @@ class Session:
         finally:
             if channel is not None:
                 self._give_back(channel)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or this frame and the exception's traceback would keep each other alive
 
     def _new_channel(self) -> Channel:
         try:

@@ -129,10 +129,13 @@ class Fleet:
 
     def refuse_unknown(self, caller: Caller, name: str) -> None:
         """Say that nothing of this name runs, and what does."""
-        known = self.ended.get(name)
+        known = self.find(name)
         if known is not None:
             why = known.life.reason or describe_exit(known.life.exit_code, known.life.signal_name)
-            message = f"daemon {name!r} has ended: {why}; its output is in {self.log_of(name)}"
+            message = (
+                f"daemon {name!r} does not run: {why}; its output is in {self.log_of(name)}, and"
+                f" spawny restart {name} starts it again"
+            )
         else:
             running = ", ".join(sorted(each.name for each in self.supervised()))
             message = f"no daemon {name!r}; " + (

@@ -22,6 +22,8 @@ def on_requested(fleet: Fleet, event: Requested, now: float) -> None:
     match event.request:
         case control.Hello():
             fleet.reply(caller, fleet.welcome)
+        case control.FindDaemon(name):
+            starts.find(fleet, event, name)
         case control.ListDaemons(name):
             listing.request(fleet, caller, name, now)
         case control.StopDaemon(name, reason):

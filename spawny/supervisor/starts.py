@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .. import control
 from . import actions, endings
-from .events import ChildSpawned, SpawnFailed, StartRequested
+from .events import ChildSpawned, Requested, SpawnFailed, StartRequested
 from .fleet import Fleet
 from .lifecycle import Input, State
 from .records import Life, Record, Waiter
@@ -48,6 +48,21 @@ def on_start_requested(fleet: Fleet, event: StartRequested, now: float) -> None:
         )
     else:
         _answer_or_wait(fleet, record, Waiter(caller, existing=True), now)
+
+
+def find(fleet: Fleet, event: Requested, name: str) -> None:
+    """Answer when the daemon of this name can be reached. Unlike a request to start it, this does
+    not cut a backoff short: nobody has decided anew that the daemon should run."""
+    record = fleet.records.get(name)
+    waiter = Waiter(event.caller, existing=True)
+    if record is None or record.state is State.FAILED:
+        fleet.refuse_unknown(event.caller, name)
+    elif record.state in (State.STOPPING, State.SWEEPING):
+        fleet.put(record.changed(deferred=(*record.deferred, event)))
+    elif record.state in (State.WAITING, State.STARTING) or _is_being_adopted(record):
+        fleet.put(record.changed(waiters=(*record.waiters, waiter)))
+    else:
+        _tell_started(fleet, record, waiter)
 
 
 def _difference(

@@ -1,0 +1,377 @@
+"""Asking the supervisor: the client's side of the control plane, and its only file with zmq.
+
+The one rule: a request is a conversation of its own. Its zmq context lives from the question to the
+answer, so that there is nothing for a fork to inherit, for Ctrl-C to leave half done, for threads
+to share or for the interpreter to wait for at its exit; it costs 0.7 ms. The supervisor's death
+ends a conversation at once, where zmq by itself would silently wait for the next supervisor.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from .. import __version__
+from ..control import (
+    DaemonStatus,
+    Done,
+    Envelope,
+    Event,
+    FindDaemon,
+    Hello,
+    InterruptDaemon,
+    ListDaemons,
+    Listing,
+    MalformedMessage,
+    Message,
+    Progress,
+    Refused,
+    RestartDaemon,
+    Shutdown,
+    StartDaemon,
+    Started,
+    StopDaemon,
+    WatchEvents,
+    Welcome,
+    decode,
+    encode,
+)
+from ..errors import DaemonNotFound, SpawnyError, SupervisorUnavailable
+from ..paths import Paths, check_name, locate
+from . import follow as following
+from .autostart import ensure_supervisor, is_socket_there, supervisor_listens
+
+if TYPE_CHECKING:
+    from .proxy import ObjectProxy
+
+__all__ = ["Supervisor", "connect", "ensure_supervisor"]
+
+# A supervisor answers within milliseconds; a listing waits for its daemons a second or two. So long
+# without a word means that it is stopped or hangs.
+ANSWER_SECONDS = 10.0
+
+# The supervisor itself refuses a start that takes longer than its start_timeout; what comes on top
+# is the end of a replaced daemon (8 s by default) and the answer's way.
+START_GRACE_SECONDS = 30.0
+
+# A supervisor that dies in a request is a rare accident, dying thrice in one a broken installation.
+TRIES = 3
+
+# One request per conversation, and at times the question whether the supervisor still lives.
+_REQUEST_ID = 1
+_PING_ID = 2
+
+_CONNECTED = zmq.EVENT_HANDSHAKE_SUCCEEDED
+_LOST = (
+    zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED  # the first connect failed
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class _NotConnected(SupervisorUnavailable):
+    """Nobody took the connection, so that the request was certainly not heard."""
+
+
+class _ConnectionLost(SupervisorUnavailable):
+    """The supervisor ended before it answered; whether it acted on the request is not known."""
+
+
+def connect(*, start: bool = True) -> Supervisor:
+    """The supervisor of this user, started if it does not run and `start` says so.
+
+    Raises `SupervisorUnavailable` when it cannot be started, or does not run and may not be.
+    """
+    supervisor = Supervisor(locate(), start=start)
+    supervisor.ensure()
+    return supervisor
+
+
+class Supervisor:
+    """The supervisor as seen by a client; made by `connect`.
+
+    Every method is safe in any thread. A refusal is raised as the error that it is; every method
+    may raise `SupervisorUnavailable`.
+    """
+
+    def __init__(self, paths: Paths, *, start: bool = True) -> None:
+        self._paths = paths
+        self._start = start
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is held between requests; for symmetry with other connections."""
+
+    def __repr__(self) -> str:
+        return f"<spawny supervisor at {self._paths.supervisor_socket}>"
+
+    def ensure(self) -> None:
+        """Return once a supervisor serves."""
+        if self._start:
+            ensure_supervisor(self._paths)
+        elif not supervisor_listens(self._paths):
+            raise SupervisorUnavailable(f"no supervisor runs at {self._paths.supervisor_socket}")
+
+    def version(self) -> Welcome:
+        """Its version, process id and interpreter, whatever protocol it speaks."""
+        return self._request(Hello(__version__), Welcome)
+
+    def list(self) -> builtins.list[DaemonStatus]:
+        """The status of every daemon, ordered by name."""
+        return [*self._request(ListDaemons(), Listing).daemons]
+
+    def status(self, name: str) -> DaemonStatus:
+        """The status of one daemon; raises `DaemonNotFound`."""
+        found = self._request(ListDaemons(check_name(name)), Listing).daemons
+        if not found:
+            raise DaemonNotFound(f"there is no daemon {name!r}; spawny ps lists those that run")
+        return found[0]
+
+    def attach(self, name: str) -> ObjectProxy:
+        """The root proxy of a running daemon; raises `DaemonNotFound`."""
+        from .launch import attach  # the whole call channel, which most requests never need
+
+        return attach(name)
+
+    def start(self, message: StartDaemon) -> Started:
+        """Have a daemon started, or found, as `run_script` and its like do.
+
+        Raises `DaemonStartError`, `DaemonExists`, `InterpreterNotFound`.
+        """
+        return self._request(message, Started, silence=message.start_timeout + START_GRACE_SECONDS)
+
+    def find(self, name: str, seconds: float) -> Started:
+        """The daemon of this name once it can be reached, waited for up to so many seconds where
+        it is starting or about to be restarted; raises `DaemonNotFound`."""
+        return self._request(FindDaemon(name), Started, silence=seconds)
+
+    def stop(self, name: str) -> str:
+        """End a daemon and return how it ended, in words; raises `DaemonNotFound`."""
+        return self._act(StopDaemon(check_name(name)), Done, f"stopping daemon {name!r}").detail
+
+    def restart(self, name: str) -> Started:
+        """End a daemon if it runs, and start it anew from its own definition."""
+        return self._act(RestartDaemon(check_name(name)), Started, f"restarting daemon {name!r}")
+
+    def interrupt(self, name: str) -> bool:
+        """Raise KeyboardInterrupt in the call that runs there; False where none does."""
+        request = InterruptDaemon(check_name(name))
+        return bool(self._act(request, Done, f"interrupting daemon {name!r}").detail)
+
+    def shutdown(self, progress: Callable[[str], object] | None = None) -> None:
+        """Stop every daemon, then the supervisor; `progress` hears of each step in words."""
+        self._act(Shutdown(), Done, "shutting down", progress)
+
+    def logs(self, name: str, follow: bool = False, lines: int | None = None) -> Iterator[str]:
+        """The lines of a daemon's log, which outlives it; with `follow` also those to come.
+
+        `lines` keeps only the last so many of those that are there. Starts no supervisor. Raises
+        `DaemonNotFound` when nothing ever ran under this name.
+        """
+        path = self._log_path(check_name(name))
+        if not os.path.exists(path):
+            raise DaemonNotFound(
+                f"there is no daemon {name!r}, nor a log of an earlier one ({path})"
+            )
+        return following.follow(path, lines=lines) if follow else iter(following.tail(path, lines))
+
+    def events(self) -> Generator[Event, None, None]:
+        """What happens to daemons from now on, until `SupervisorUnavailable` ends it."""
+        stream = self._watch()
+        next(stream)  # subscribed when this returns, so that nothing which follows is missed
+        return stream
+
+    def _request(
+        self, request: Message, answer: type[Answer], *, silence: float = ANSWER_SECONDS
+    ) -> Answer:
+        """Ask something that may be asked twice, and so is, when the supervisor dies meanwhile."""
+        for tries_left in reversed(range(TRIES)):
+            try:
+                with closing(_Conversation(self._paths)) as conversation:
+                    return _checked(conversation.ask(request, silence), answer)
+            except (_NotConnected, _ConnectionLost):
+                if not tries_left:
+                    raise
+            self.ensure()
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _act(
+        self,
+        request: Message,
+        answer: type[Answer],
+        doing: str,
+        progress: Callable[[str], object] | None = None,
+    ) -> Answer:
+        """Ask something that may take long and must not be done twice."""
+        with closing(self._connected()) as conversation:
+            try:
+                done = _checked(conversation.ask_patiently(request, progress), answer)
+            except _ConnectionLost as error:
+                raise SupervisorUnavailable(
+                    f"the supervisor ended while {doing}: look at spawny ps, then ask again"
+                ) from error
+            if isinstance(request, Shutdown):
+                conversation.wait_lost(ANSWER_SECONDS)
+            return done
+
+    def _connected(self) -> _Conversation:
+        try:
+            return _Conversation(self._paths)
+        except _NotConnected:
+            # It ended since it was last seen, perhaps because nobody needed it.
+            self.ensure()
+            return _Conversation(self._paths)
+
+    def _watch(self) -> Generator[Any, None, None]:
+        """None when subscribed, then the events."""
+        with closing(self._connected()) as conversation:
+            conversation.send(WatchEvents(), _REQUEST_ID)
+            # Requests are taken in order: whoever answers this knows of the one before.
+            conversation.send(Hello(__version__), _PING_ID)
+            early = []
+            while (envelope := conversation.receive(ANSWER_SECONDS)).request_id != _PING_ID:
+                early.append(envelope.message)
+            yield
+            yield from (message for message in early if isinstance(message, Event))
+            while True:
+                message = conversation.receive(None).message
+                if isinstance(message, Event):
+                    yield message
+
+    def _log_path(self, name: str) -> str:
+        # The supervisor may be a service with another XDG_STATE_HOME than this process.
+        if supervisor_listens(self._paths):
+            try:
+                if log := self.status(name).log:
+                    return log
+            except (DaemonNotFound, SupervisorUnavailable):
+                pass
+        return os.fspath(self._paths.log_file(name))
+
+
+class _Conversation:
+    """One connection to the supervisor that runs now: it breaks with it."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        if not is_socket_there(paths):
+            raise _NotConnected(f"no supervisor runs at {paths.supervisor_socket}")
+        self._pid = os.getpid()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._socket = self._context.socket(zmq.DEALER)
+            self._socket.linger = 0
+            self._socket.reconnect_ivl = -1  # never: another supervisor is another conversation
+            self._monitor = self._socket.get_monitor_socket(_CONNECTED | _LOST)
+            self._poller = zmq.Poller()
+            self._poller.register(self._socket, zmq.POLLIN)
+            self._poller.register(self._monitor, zmq.POLLIN)
+            self._socket.connect(f"ipc://{paths.supervisor_socket}")
+            self._await_handshake()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Drop the connection, and whatever was not sent yet."""
+        # In a forked child pyzmq leaves both to the parent, whose they are.
+        self._context.destroy(linger=0)
+
+    def _await_handshake(self) -> None:
+        if not self._monitor.poll(math.ceil(ANSWER_SECONDS * 1000)):
+            raise self._silent(ANSWER_SECONDS)
+        if recv_monitor_message(self._monitor)["event"] != _CONNECTED:
+            raise _NotConnected(f"no supervisor answers at {self._paths.supervisor_socket}")
+
+    def ask(self, request: Message, silence: float) -> Message:
+        """The answer to a request, within so many seconds."""
+        self.send(request, _REQUEST_ID)
+        return self.receive(silence).message
+
+    def ask_patiently(
+        self, request: Message, progress: Callable[[str], object] | None = None
+    ) -> Message:
+        """The answer to a request, however long it takes, while the supervisor shows life."""
+        self.send(request, _REQUEST_ID)
+        while True:
+            envelope = self._poll(ANSWER_SECONDS)
+            if envelope is None:
+                self.send(Hello(__version__), _PING_ID)
+                envelope = self.receive(ANSWER_SECONDS)
+            if isinstance(envelope.message, Progress):
+                if progress:
+                    progress(envelope.message.detail)
+            elif envelope.request_id == _REQUEST_ID:
+                return envelope.message
+
+    def send(self, message: Message, request_id: int) -> None:
+        """Send, or rather hand to zmq."""
+        self._socket.send_multipart(encode(message, request_id))
+
+    def receive(self, silence: float | None) -> Envelope:
+        """The next message; raises what it refuses, or an error after so long a silence."""
+        envelope = self._poll(silence)
+        if envelope is None:
+            assert silence is not None
+            raise self._silent(silence)
+        return envelope
+
+    def wait_lost(self, seconds: float) -> None:
+        """Return when the supervisor has closed its side, or after so many seconds."""
+        self._monitor.poll(math.ceil(seconds * 1000))
+
+    def _poll(self, seconds: float | None) -> Envelope | None:
+        """The next message, None when there is none within so many seconds."""
+        if os.getpid() != self._pid:
+            raise SpawnyError("events() was called before a fork: call it again in this process")
+        ready = dict(self._poller.poll(None if seconds is None else math.ceil(seconds * 1000)))
+        if not ready:
+            return None
+        # Looked at twice: an answer and the end may both have come between the poll's two looks.
+        if self._socket not in ready and not self._socket.poll(0):
+            raise _ConnectionLost(
+                f"the supervisor ended before it answered; see {self._paths.supervisor_log}"
+            )
+        try:
+            envelope = decode(self._socket.recv_multipart())
+        except MalformedMessage as error:
+            raise SpawnyError(f"the supervisor's answer makes no sense: {error}") from error
+        if isinstance(envelope.message, Refused):
+            raise envelope.message.exception()
+        return envelope
+
+    def _silent(self, seconds: float) -> SupervisorUnavailable:
+        return SupervisorUnavailable(
+            f"the supervisor has not answered for {seconds:.0f} s: it is stopped or hangs; see"
+            f" {self._paths.supervisor_log}. Its daemons outlive it when you end it"
+        )
+
+
+def _checked(message: Message, answer: type[Answer]) -> Answer:
+    if not isinstance(message, answer):
+        raise SpawnyError(
+            f"the supervisor answered {type(message).__name__} instead of {answer.__name__}"
+        )
+    return message

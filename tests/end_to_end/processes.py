@@ -1,0 +1,71 @@
+"""What end-to-end tests need to watch processes and to run scripts in ones of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+from spawny.client.ending import wait_gone
+
+# Only a failing test waits so long.
+PATIENCE_SECONDS = 20
+
+
+def is_gone(pid: int, seconds: float = PATIENCE_SECONDS) -> bool:
+    """Wait for the end of a process, whosever child it is; False when it goes on."""
+    with wait_gone(pid) as wait:
+        return wait(seconds)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL a process of this test, and wait until it is gone."""
+    with wait_gone(pid) as wait:
+        os.kill(pid, signal.SIGKILL)
+        assert wait(PATIENCE_SECONDS)
+
+
+class Script:
+    """A client script in a process of its own; lines go in and out, so that nothing need sleep."""
+
+    def __init__(self, text: str, *arguments: str, **environ: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-c", textwrap.dedent(text), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environ},
+        )
+
+    def line(self) -> str:
+        """The next line it prints; its stderr is the error where it prints none."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            assert self.process.stderr is not None
+            raise AssertionError(f"the script ended early: {self.process.stderr.read()}")
+        return line.rstrip("\n")
+
+    def until(self, wanted: str) -> str:
+        """The first line that begins so."""
+        while not (line := self.line()).startswith(wanted):
+            pass
+        return line
+
+    def tell(self, line: str = "") -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> tuple[int, str, str]:
+        """(exit code, rest of stdout, stderr) once it has ended by itself."""
+        out, error = self.process.communicate(timeout=PATIENCE_SECONDS)
+        return self.process.returncode, out, error
+
+    def __enter__(self) -> "Script":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.communicate()
