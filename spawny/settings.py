@@ -56,7 +56,7 @@ class Settings:
             if isinstance(given, bool) or not isinstance(given, int if whole else (int, float)):
                 kind = "a whole number" if whole else "a number"
                 raise InvalidRequest(f"{each.name} must be {kind}, not {given!r}")
-            if given <= 0:
+            if not given > 0:  # nor is NaN
                 raise InvalidRequest(f"{each.name} must be positive, not {given!r}")
 
 
@@ -66,13 +66,13 @@ def load(path: Path) -> Settings:
     Raises `InvalidRequest` naming the file and the key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("supervisor", {})
+        if not isinstance(table, dict):
+            raise InvalidRequest("[supervisor] must be a table")
+        return from_table(table)
     except FileNotFoundError:
         return Settings()
-    try:
-        table = tomllib.loads(text).get("supervisor", {})
-        return from_table(table)
-    except (tomllib.TOMLDecodeError, InvalidRequest) as error:
+    except ValueError as error:  # InvalidRequest, no TOML, or no UTF-8
         raise InvalidRequest(f"{path}: {error}") from error
 
 

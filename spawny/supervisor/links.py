@@ -102,7 +102,7 @@ class Links:
                     heard.append(_parse(connection.number, header))
         except BlockingIOError:
             return heard
-        except codec.LinkError as error:
+        except ValueError as error:  # LinkError, or a path that cannot be one
             logger.warning("closed a link: %s", error)
         except OSError as error:
             logger.info("lost a link: %s", error)

@@ -40,6 +40,10 @@ _CONTROL_SOCKET = "control"
 
 EXIT_ALREADY_RUNNING = 3
 
+# So many turns of the loop that fail in a row are no accident of one message: the daemons fare
+# better under a new supervisor.
+_HOPELESS_FAILURES = 20
+
 
 class Supervisor:
     """The edges and the core, joined by a loop.
@@ -97,8 +101,16 @@ class Supervisor:
         """Serve until there is a reason to end, and answer it."""
         with self._wakeup() as wakeup:
             self._notifier.ready("serving")
+            failures = 0
             while self._performer.exit_reason is None:
-                self._turn(wakeup)
+                try:
+                    self._turn(wakeup)
+                    failures = 0
+                except Exception:
+                    logger.exception("a turn of the loop failed")
+                    failures += 1
+                    if failures == _HOPELESS_FAILURES:
+                        raise
         return self._performer.exit_reason
 
     def close(self) -> None:
@@ -179,7 +191,7 @@ class Supervisor:
     def _take_request(self, received: Received) -> None:
         caller, request = received.caller, received.message
         if isinstance(request, control.StartDaemon):
-            self._feed(_start_requested(caller, request))
+            self._feed(_look_up(caller, request))
         else:
             self._feed(events.Requested(caller, request))
 
@@ -236,12 +248,14 @@ class Supervisor:
             return False
 
 
-def _start_requested(caller: Caller, request: control.StartDaemon) -> events.Event:
+def _look_up(caller: Caller, request: control.StartDaemon) -> events.StartRequested:
     try:
         check_name(request.name)
         found = interpreters.resolve(request.python, request.environ, request.cwd)
-    except (InvalidRequest, InterpreterNotFound) as error:
-        return events.StartRequested(caller, request, None, str(error), type(error).__name__)
+    except InterpreterNotFound as error:
+        return events.StartRequested(caller, request, None, str(error))
+    except ValueError as error:  # the name, or a NUL byte or lone surrogate in a path
+        return events.StartRequested(caller, request, None, str(error), "InvalidRequest")
     return events.StartRequested(caller, request, found)
 
 

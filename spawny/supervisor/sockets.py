@@ -6,6 +6,7 @@ One rule: nothing that a client sends raises here. What cannot be decoded is ref
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,9 @@ _BATCH_MESSAGES = 100
 
 # Answers are on their way when a supervisor ends: so long it waits for them to be read.
 _LINGER_MILLISECONDS = 1000
+
+# A client may ask for a timeout of years, which does not fit what poll() takes.
+_LONGEST_WAIT_SECONDS = 3600.0
 
 READABLE = zmq.POLLIN
 WRITABLE = zmq.POLLOUT
@@ -94,7 +98,9 @@ class ControlSocket:
         ready of the descriptors.
         """
         # Rounded up: a wait that ends just before its deadline would be followed by one of 0.
-        milliseconds = -1 if seconds is None else max(0, int(seconds * 1000 + 0.999))
+        milliseconds = -1
+        if seconds is not None:
+            milliseconds = math.ceil(1000 * min(seconds, _LONGEST_WAIT_SECONDS))
         watched: list[Any] = [(self._router, READABLE), *fds]
         ready: dict[Any, int] = dict(zmq.zmq_poll(watched, milliseconds))
         return ready.pop(self._router, 0) != 0, ready
