@@ -17,8 +17,11 @@ def wait_gone(pid: int) -> Iterator[Callable[[float], bool]]:
     """A function that waits up to so many seconds for this process to end, and says if it did.
 
     Enter it while the process surely is the right one: what is opened then stands for that process,
-    whoever gets its number later.
+    whoever gets its number later. Process 0 stands for none, which has always ended.
     """
+    if not pid:
+        yield lambda seconds: True
+        return
     try:
         fd = _pidfd(pid)
     except ProcessLookupError:

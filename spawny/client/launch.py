@@ -30,6 +30,9 @@ from ..errors import (
 )
 from ..paths import Paths, check_name, check_private, check_socket_path, locate
 from .channel import Channel, ChannelClosed
+from .ending import wait_gone
+from .obituary import start_failed
+from .run import END_SECONDS, end_daemon
 from .session import Session
 
 if TYPE_CHECKING:
@@ -246,8 +249,6 @@ def _start(
     try:
         channel = session.connect(start_timeout + READY_GRACE_SECONDS)
     except (OSError, ChannelClosed) as error:
-        from .obituary import start_failed
-
         raise start_failed(request.name, "it ended before it could be reached") from error
     python_there = session.started["executable"]
     logger.info("[%s] Daemon started using python interpreter: %s", session.pid, python_there)
@@ -259,26 +260,23 @@ def _start(
 def _enter(session: Session, channel: Channel, started: Started | None = None) -> ObjectProxy:
     """Wait for the definition, showing what it prints; the root's proxy."""
     ours = started is not None and not started.existing
-    try:
-        proxy = session.wait_ready(channel)
-    except ChannelClosed as error:
-        from .obituary import start_failed
-
-        raise start_failed(session.name, "it ended while its definition ran") from error
-    except TimeoutError as error:
-        raise DaemonStartError(
-            f"daemon {session.name!r} is not ready in time; see: spawny logs {session.name}"
-        ) from error
-    except KeyboardInterrupt:
-        channel.close()
-        if ours:
-            from .run import end_daemon
-
-            end_daemon(session, "its start was interrupted")
-        raise
-    except BaseException:
-        channel.close()
-        raise
+    with wait_gone(session.pid if ours else 0) as wait:
+        try:
+            proxy = session.wait_ready(channel)
+        except BaseException as error:
+            channel.close()
+            if ours:
+                if isinstance(error, KeyboardInterrupt):
+                    end_daemon(session, "its start was interrupted")
+                # Whatever went wrong, its process does not stay behind.
+                wait(END_SECONDS)
+            if isinstance(error, ChannelClosed):
+                raise start_failed(session.name, "it ended while its definition ran") from error
+            if isinstance(error, TimeoutError):
+                raise DaemonStartError(
+                    f"daemon {session.name!r} is not ready in time; see: spawny logs {session.name}"
+                ) from error
+            raise
     session.listen()
     return proxy
 

@@ -316,7 +316,7 @@ class Session:
         except OSError:
             self._discard(channel)
         else:
-            self._pool.append(channel)
+            self._give_back(channel)
 
     # --- its end ---
 

@@ -460,7 +460,7 @@ class Guard(threading.Thread):
         if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
             # Should C code keep the GIL, this thread cannot end the process; the system can.
             signal.setitimer(signal.ITIMER_REAL, EXIT_SECONDS + 1)
-        self._server.end()
+        self._server.end(reason)
 
     def _close_listener(self):
         try:

@@ -65,6 +65,7 @@ class Server:
         self.calls = 0
         self.running = None
         self.is_ending = False
+        self.ending_reason = ""
         self.forwards = True
         self.load_output = []
         self._load_output_bytes = 0
@@ -121,8 +122,9 @@ class Server:
         signal.pthread_kill(self._main_thread, signal.SIGINT)
         return True
 
-    def end(self):
+    def end(self, reason):
         """Leave the loop: at once when idle, else by interrupting what runs."""
+        self.ending_reason = reason
         self.is_ending = True
         self.post(lambda: None)
         self.interrupt()
@@ -252,7 +254,7 @@ class Server:
                 self.running = None
         except BaseException as error:
             self.running = None
-            reply = self._error_reply(connection, error)
+            reply = self._error_reply(connection, self._said_why(error, "DaemonDied"))
             error.__traceback__ = None  # its frames hold the call's arguments
         self.calls += 1
         out, err = self._streams
@@ -283,6 +285,13 @@ class Server:
             text = "the arguments cannot be loaded in daemon %r (%s: %s): %s"
             values = (self.name, type(error).__name__, error, remedy)
             raise KernelError("SerializationError", text % values) from error
+
+    def _said_why(self, error, kind):
+        """The error to report: a client must not take the end of the daemon for its own Ctrl-C."""
+        if not (self.is_ending and isinstance(error, KeyboardInterrupt)):
+            return error
+        text = "daemon %r was ended while this ran: %s" % (self.name, self.ending_reason)
+        return KernelError(kind, text).with_traceback(error.__traceback__)
 
     def _error_reply(self, connection, error):
         while True:
@@ -387,7 +396,7 @@ class Server:
                 self.running = None
         except BaseException as error:
             self.running = None
-            failure = error
+            failure = self._said_why(error, "DaemonStartError")
         self.flush()
         if failure is None:
             self.exports.set_root(root)
@@ -402,7 +411,7 @@ class Server:
             self.welcome(connection)
             self.adopt(connection)
         return failure and (
-            "%s: %s" % (type(failure).__name__, failure),
+            "%s: %s" % (getattr(failure, "kind", type(failure).__name__), failure),
             format_error(failure),
         )
 

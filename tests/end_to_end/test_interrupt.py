@@ -1,0 +1,115 @@
+"""Ctrl-C during a remote call, as a person would press it."""
+
+import signal
+
+import pytest
+
+import spawny
+from tests.end_to_end.processes import Script, is_gone
+from tests.interpreters import Interpreter
+
+pytestmark = pytest.mark.usefixtures("home")
+
+CLIENT = """
+import sys
+import spawny
+worker = spawny.run_script('''
+import time
+log = []
+def sleep():
+    print("sleeping", flush=True)
+    try:
+        time.sleep(1000)
+    except KeyboardInterrupt:
+        log.append("interrupted")
+        raise
+def spin():
+    print("spinning", flush=True)
+    while True:
+        pass
+def talk():
+    while True:
+        print("talking")
+def swallow():
+    print("swallowing", flush=True)
+    try:
+        time.sleep(1000)
+    except KeyboardInterrupt:
+        return "survived"
+def stubborn():
+    print("stubborn", flush=True)
+    while True:
+        try:
+            time.sleep(1000)
+        except KeyboardInterrupt:
+            print("again", flush=True)
+''', python_exe=sys.argv[1] or None)
+print("pid", spawny.daemon(worker).pid, flush=True)
+try:
+    result = getattr(worker, sys.argv[2])()
+except KeyboardInterrupt as error:
+    print("KeyboardInterrupt, caused by", type(error.__cause__).__name__)
+else:
+    print("result", result)
+print("log", worker.log)
+"""
+
+
+def press_ctrl_c(client: Script) -> None:
+    client.process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("function", ["sleep", "spin", "talk"])
+def test_interrupts_the_call_there_and_here(interpreter: Interpreter, function: str) -> None:
+    """In C code that can be interrupted, in pure Python, and in the middle of much output."""
+    with Script(CLIENT, str(interpreter.path), function) as client:
+        client.until(f"{function[:4]}")
+        press_ctrl_c(client)
+        assert client.until("Keyb") == "KeyboardInterrupt, caused by RemoteTraceback"
+        assert client.until("log") == f"log {['interrupted'] if function == 'sleep' else []}"
+        assert client.end()[0] == 0
+
+
+def test_a_call_that_swallows_its_interrupt_returns() -> None:
+    """What comes of the interrupt is the call's own affair, as it is for a local one."""
+    with Script(CLIENT, "", "swallow") as client:
+        client.until("swallowing")
+        press_ctrl_c(client)
+        assert client.until("result") == "result survived"
+        assert client.end()[0] == 0
+
+
+def test_a_second_interrupt_gives_up_waiting() -> None:
+    """The call that ignores it runs on in the daemon; the client is free, and so it ends."""
+    with Script(CLIENT, "", "stubborn") as client:
+        pid = int(client.until("pid").split()[1])
+        client.until("stubborn")
+        press_ctrl_c(client)
+        client.until("again")
+        press_ctrl_c(client)
+        assert client.until("Keyb").startswith("KeyboardInterrupt")
+        client.process.send_signal(signal.SIGKILL)
+    assert is_gone(pid)  # by force, once it has had the time for a clean end
+
+
+def test_interrupt_from_elsewhere() -> None:
+    """`Supervisor.interrupt` raises KeyboardInterrupt in what runs, and says if anything did."""
+    with Script(
+        """
+        import spawny
+        worker = spawny.run_script("import time\\ndef sleep():\\n    time.sleep(1000)", name="worker")
+        print("ready")
+        try:
+            print("calling")
+            worker.sleep()
+        except KeyboardInterrupt:
+            print("interrupted", spawny.value(worker.__name__)[:6])
+        """
+    ) as client:
+        client.until("calling")
+        supervisor = spawny.connect()
+        while not supervisor.interrupt("worker"):
+            pass  # the call is on its way
+        assert client.until("interrupted") == "interrupted spawny"
+        assert not supervisor.interrupt("worker")
+        supervisor.stop("worker")
