@@ -65,6 +65,10 @@ START_GRACE_SECONDS = 30.0
 # A supervisor that dies in a request is a rare accident, dying thrice in one a broken installation.
 TRIES = 3
 
+# Another supervisor is another conversation. (libzmq's own "never", -1, makes it drop the messages
+# that were not read yet when the connection ends: a last answer could be lost.)
+_NEVER_MILLISECONDS = 24 * 3600 * 1000
+
 # One request per conversation, and at times the question whether the supervisor still lives.
 _REQUEST_ID = 1
 _PING_ID = 2
@@ -143,7 +147,7 @@ class Supervisor:
         return [*self._request(ListDaemons(), Listing).daemons]
 
     def status(self, name: str) -> DaemonStatus:
-        """The status of one daemon; raises `DaemonNotFound`."""
+        """The status of one daemon, or how it ended; raises `DaemonNotFound` where none was."""
         found = self._request(ListDaemons(check_name(name)), Listing).daemons
         if not found:
             raise DaemonNotFound(f"there is no daemon {name!r}; spawny ps lists those that run")
@@ -280,11 +284,13 @@ class _Conversation:
             raise _NotConnected(f"no supervisor runs at {paths.supervisor_socket}")
         self._pid = os.getpid()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
         try:
             self._socket = self._context.socket(zmq.DEALER)
-            self._socket.linger = 0
-            self._socket.reconnect_ivl = -1  # never: another supervisor is another conversation
+            self._sockets.append(self._socket)
+            self._socket.reconnect_ivl = _NEVER_MILLISECONDS
             self._monitor = self._socket.get_monitor_socket(_CONNECTED | _LOST)
+            self._sockets.append(self._monitor)
             self._poller = zmq.Poller()
             self._poller.register(self._socket, zmq.POLLIN)
             self._poller.register(self._monitor, zmq.POLLIN)
@@ -296,8 +302,12 @@ class _Conversation:
 
     def close(self) -> None:
         """Drop the connection, and whatever was not sent yet."""
-        # In a forked child pyzmq leaves both to the parent, whose they are.
-        self._context.destroy(linger=0)
+        # By name: Context.destroy() knows its sockets by weak references, which are dead already
+        # when the garbage collector ends an abandoned conversation, and would wait for ever. In a
+        # forked child none of this does anything: the sockets are its parent's.
+        for each in self._sockets:
+            each.close(linger=0)
+        self._context.term()
 
     def _await_handshake(self) -> None:
         if not self._monitor.poll(math.ceil(ANSWER_SECONDS * 1000)):
