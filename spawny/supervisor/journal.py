@@ -29,6 +29,11 @@ Standing = Literal["running", "waiting", "failed"]
 _STANDINGS: dict[State, Standing] = {State.WAITING: "waiting", State.FAILED: "failed"}
 
 
+# Whatever a file holds that is no entry comes up as one of these; RecursionError is JSON that is
+# nested without end.
+_NO_ENTRY = (OSError, ValueError, KeyError, TypeError, RecursionError, errors.SpawnyError)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What a file says."""
@@ -80,7 +85,7 @@ class Journal:
                 entry = _parse(json.loads(path.read_text(encoding="utf-8")))
                 if self._path(entry.request.name) != path:
                     raise ValueError(f"it is about daemon {entry.request.name!r}")
-            except (OSError, ValueError, KeyError, TypeError, errors.SpawnyError) as error:
+            except _NO_ENTRY as error:
                 aside = path.with_suffix(".broken")
                 logger.error("%s is no journal (%s); moved to %s", path, error, aside.name)
                 path.replace(aside)

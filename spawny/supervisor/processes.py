@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from signal import Signals
 
 from .. import control, kernel
 from ..paths import Paths
@@ -160,7 +161,7 @@ class Processes:
 
     def signal(self, identity: Identity, signal_name: str) -> None:
         """Signal a daemon's process group; SIGKILL also its session and its descendants."""
-        number = signal.Signals[signal_name]
+        number = Signals[signal_name]
         if proctable.is_alive(identity):
             # A daemon leads its own group: the number is its pid.
             with suppress(ProcessLookupError, PermissionError):
@@ -171,17 +172,32 @@ class Processes:
         if number == signal.SIGKILL:
             more = self._snapshots.get(identity, set())
             for each in more.union(proctable.session_members(identity)):
-                _signal_one(each, number)
+                self._signal_one(each, number)
 
     def sweep(self, name: str, leader: Identity, signal_name: str) -> SessionSwept:
         """Signal what a dead daemon left in its session, and watch it end."""
         self._snapshots.pop(leader, None)
         left = proctable.session_members(leader)
         for each in left:
-            _signal_one(each, signal.Signals[signal_name])
+            self._signal_one(each, Signals[signal_name])
             if each not in self._watched:
                 self._watch(_Watched(name, each, None, leader=leader))
         return SessionSwept(name, leader, len(left))
+
+    def _signal_one(self, identity: Identity, number: Signals) -> None:
+        """Signal one process, if it is still that one."""
+        with suppress(ProcessLookupError, PermissionError):
+            if not self._has_pidfd:
+                if proctable.is_alive(identity):
+                    os.kill(identity.pid, number)
+                return
+            pidfd = os.pidfd_open(identity.pid)
+            try:
+                # Asked once the pidfd holds the process: no reuse of the pid comes between.
+                if proctable.is_alive(identity):
+                    signal.pidfd_send_signal(pidfd, number)
+            finally:
+                os.close(pidfd)
 
 
 def daemon_environ(request: control.StartDaemon, interpreter: Interpreter) -> dict[str, str]:
@@ -208,27 +224,7 @@ def _exit_of(watched: _Watched) -> ProcessExited:
     if code >= 0:
         return ProcessExited(watched.name, watched.identity, code, None)
     try:
-        name = signal.Signals(-code).name
+        name = Signals(-code).name
     except ValueError:  # a real-time signal has no name
         name = f"signal {-code}"
     return ProcessExited(watched.name, watched.identity, None, name)
-
-
-def _signal_one(identity: Identity, number: signal.Signals) -> None:
-    """Signal one process, if it is still that one."""
-    try:
-        pidfd = os.pidfd_open(identity.pid)
-    except (AttributeError, OSError):
-        pidfd = None
-    try:
-        # With a pidfd the check cannot be overtaken by a reuse of the pid.
-        if not proctable.is_alive(identity):
-            return
-        with suppress(ProcessLookupError, PermissionError):
-            if pidfd is not None:
-                signal.pidfd_send_signal(pidfd, number)
-            else:
-                os.kill(identity.pid, number)
-    finally:
-        if pidfd is not None:
-            os.close(pidfd)

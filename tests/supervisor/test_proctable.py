@@ -1,0 +1,152 @@
+"""What the operating system says of processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from spawny.supervisor import proctable
+from spawny.supervisor.values import Identity
+
+# A process with a child in its session, and one in a session of its own; says their pids.
+FAMILY = """
+import subprocess, sys
+child = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+one = subprocess.Popen(child)
+two = subprocess.Popen(child, start_new_session=True)
+print(one.pid, two.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+class Family:
+    def __init__(self) -> None:
+        self.parent = subprocess.Popen(
+            [sys.executable, "-c", FAMILY],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self.parent.stdout is not None
+        self.same_session, self.other_session = map(int, self.parent.stdout.readline().split())
+
+    def identity(self) -> Identity:
+        return known(self.parent.pid)
+
+
+def known(pid: int) -> Identity:
+    identity = proctable.identify(pid)
+    assert identity is not None
+    return identity
+
+
+@pytest.fixture(params=["proc", "psutil"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to read the process table; the facts are the same."""
+    if request.param == "psutil":
+        monkeypatch.setattr(proctable, "_HAS_PROC", False)
+    elif not proctable._HAS_PROC:
+        pytest.skip("this system has no /proc")
+    way: str = request.param
+    return way
+
+
+@pytest.fixture
+def family() -> Iterator[Family]:
+    """They all end when the pipe does."""
+    family = Family()
+    yield family
+    family.parent.communicate()
+
+
+def test_a_process_is_found_by_its_pid(way: str) -> None:
+    """Parent and session are those that it knows itself."""
+    process = proctable.read(os.getpid())
+    assert process is not None
+    assert (process.ppid, process.session) == (os.getppid(), os.getsid(0))
+    assert not process.is_zombie
+
+
+def test_an_identity_is_stable_and_one_process_only(way: str, family: Family) -> None:
+    """The same at every look, another one for another process; alive until it is not."""
+    mine = known(os.getpid())
+    assert mine == known(os.getpid())
+    assert family.identity() != mine
+    assert proctable.is_alive(mine)
+    assert not proctable.is_alive(replace(mine, start_ticks=mine.start_ticks + 1))
+    assert not proctable.is_alive(replace(mine, boot_id="another boot"))
+
+
+def test_a_zombie_is_not_alive(way: str) -> None:
+    """It still has its pid, so that its identity can be told; nothing of it runs."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    identity = known(child.pid)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    process = proctable.read(child.pid)
+    assert process is not None
+    assert process.identity == identity
+    assert process.is_zombie
+    assert not proctable.is_alive(identity)
+    child.wait()
+    assert proctable.identify(child.pid) is None
+
+
+def test_a_command_may_be_named_like_the_table_itself(tmp_path) -> None:
+    """Linux puts the name in parentheses between the fields, and a name may hold anything."""
+    odd = tmp_path / "a) R 1 ("
+    odd.symlink_to("/bin/sleep")
+    child = subprocess.Popen([str(odd), "60"])
+    process = proctable.read(child.pid)
+    child.kill()
+    child.wait()
+    assert process is not None
+    assert process.ppid == os.getpid()
+
+
+def test_descendants_are_found_through_every_generation(way: str, family: Family) -> None:
+    """Also those in sessions of their own."""
+    found = {each.pid for each in proctable.descendants(known(os.getpid()))}
+    assert {family.parent.pid, family.same_session, family.other_session} <= found
+    assert os.getpid() not in found
+
+
+def test_a_session_is_told_from_others(way: str, family: Family) -> None:
+    """Its members without its leader; a child that left it is none."""
+    members = proctable.session_members(family.identity())
+    assert [each.pid for each in members] == [family.same_session]
+
+
+def test_a_session_outlives_its_leader(way: str, family: Family) -> None:
+    """That is when it has to be swept."""
+    leader = family.identity()
+    family.parent.kill()
+    family.parent.wait()
+    members = proctable.session_members(leader)
+    assert [each.pid for each in members] == [family.same_session]
+
+
+def test_a_pid_that_was_given_out_again_leads_another_session(way: str, family: Family) -> None:
+    """Whoever is in it is none of ours."""
+    leader = family.identity()
+    earlier = replace(leader, start_ticks=leader.start_ticks - 1)
+    assert proctable.session_members(earlier) == []
+
+
+def test_age(way: str, family: Family) -> None:
+    """Counted from the start of the process."""
+    assert 0 <= proctable.age_seconds(family.identity()) < 60
+    assert proctable.age_seconds(known(1)) > proctable.age_seconds(family.identity())
+
+
+def test_the_boot_is_told_apart_somehow_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux names it; elsewhere its time has to do."""
+    assert proctable.boot_id() == proctable.boot_id()
+
+    def no_file(self, **how):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(proctable.Path, "read_text", no_file)
+    assert int(proctable.boot_id.__wrapped__()) > 0
