@@ -34,7 +34,7 @@ environment:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         code: int = options.perform(options)
         sys.stdout.flush()  # or a closed pipe would be noticed where nobody can catch it
@@ -64,15 +64,16 @@ def report(error: Exception) -> int:
     return FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    found = argparse.ArgumentParser(
         prog="spawny",
         description="Python objects in daemons of their own: see them, start them, end them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"spawny {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    found.add_argument("--version", action="version", version=f"spawny {__version__}")
+    commands = found.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (ps, run, lifecycle, logs, version):
         module.register(commands)
-    return parser
+    return found

@@ -13,7 +13,7 @@ from .exits import OK
 if TYPE_CHECKING:
     from ..control import DaemonStatus
 
-_COLOURS = {
+STATE_COLOURS = {
     "ready": "green",
     "busy": "cyan",
     "starting": "yellow",
@@ -71,7 +71,7 @@ def listing(daemons: list[DaemonStatus], width: int | None = None) -> str:
     """The daemons as a table."""
 
     def colour_of(title: str, cell: str) -> str:
-        return _COLOURS.get(cell, "") if title == "STATE" else ""
+        return STATE_COLOURS.get(cell, "") if title == "STATE" else ""
 
     rows = [_row(each) for each in daemons]
     return show.table(_HEAD, rows, numbers=_NUMBERS, colour_of=colour_of, width=width)
