@@ -137,6 +137,46 @@ def test_a_start_during_the_end_waits_for_it(world: World) -> None:
     assert not started.existing
 
 
+def test_finding_a_daemon_waits_until_it_can_be_reached(world: World) -> None:
+    """At once where it runs, with its hello where it starts."""
+    world.ask(definition())
+    early = world.ask(control.FindDaemon("etl"))
+    assert not world.is_answered(early)
+    world.hello(world.only_process())
+    late = world.ask(control.FindDaemon("etl"))
+    for caller in (early, late):
+        started = world.answer(caller)
+        assert isinstance(started, control.Started)
+        assert started.existing
+
+
+def test_finding_a_daemon_does_not_hurry_its_restart(world: World) -> None:
+    """It waits for the end, the backoff and the next hello; nobody has decided anything anew."""
+    process = world.ready(definition(restart="always"))
+    world.sweep_leaves = 1
+    world.exit(process, code=1)
+    during_the_end = world.ask(control.FindDaemon("etl"))
+    world.tell(events.SessionSwept("etl", process.identity, 0))
+    during_the_wait = world.ask(control.FindDaemon("etl"))
+    assert world.record().state is State.WAITING
+    world.wait(0.25)
+    world.hello(world.only_process())
+    for caller in (during_the_end, during_the_wait):
+        assert isinstance(world.answer(caller), control.Started)
+
+
+def test_finding_a_daemon_that_does_not_run(world: World) -> None:
+    """Nothing is started: unknown, ended, and given up."""
+    assert "none runs" in refusal(world.answer(world.ask(control.FindDaemon("etl")))).message
+    world.exit(world.ready(), code=0)
+    said = refusal(world.answer(world.ask(control.FindDaemon("etl"))))
+    assert (said.error, "exited with code 0" in said.message) == ("DaemonNotFound", True)
+    world.tell(journal(world, state="failed", lives=False))
+    said = refusal(world.answer(world.ask(control.FindDaemon("etl"))))
+    assert "does not run: died before" in said.message
+    assert not world.processes
+
+
 def test_an_interpreter_that_is_not_there_is_refused(world: World) -> None:
     """What the lookup found is said, and nothing is spawned."""
     said = refusal(world.answer(world.start(definition(), None)))
@@ -486,7 +526,7 @@ def test_stopping_nobody(world: World) -> None:
     assert said.message == "no daemon 'nobody'; these run: etl"
     world.exit(process, signal_name="SIGSEGV")
     said = refusal(world.answer(world.ask(control.StopDaemon("etl"))))
-    assert "has ended: killed by SIGSEGV" in said.message
+    assert "does not run: killed by SIGSEGV" in said.message
     assert "/logs/etl.log" in said.message
 
 

@@ -48,10 +48,11 @@ class AnyHistory(RuleBasedStateMachine):
         if record is not None:
             self.world.start(record.request)
 
-    @rule(name=NAMES, kind=st.sampled_from(["stop", "restart", "interrupt", "list", "all"]))
+    @rule(name=NAMES, kind=st.sampled_from(["find", "stop", "restart", "interrupt", "list", "all"]))
     def ask(self, name, kind):
         self.world.ask(
             {
+                "find": control.FindDaemon(name),
                 "stop": control.StopDaemon(name),
                 "restart": control.RestartDaemon(name),
                 "interrupt": control.InterruptDaemon(name),
@@ -162,7 +163,7 @@ class AnyHistory(RuleBasedStateMachine):
             if record.link is not None:
                 assert record.state in ALIVE
                 assert self.world.core.fleet.linked(record.link) == record
-            if record.state in (State.LOADING, State.READY, State.WAITING, State.FAILED):
+            if record.state in (State.LOADING, State.READY, State.FAILED):
                 assert not record.waiters
             if record.state not in (State.STOPPING, State.SWEEPING):
                 assert not record.stoppers
