@@ -25,8 +25,8 @@ from harness import Section
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# A regression that matters (a lost spin, a second round trip, a thread hand-over) more than doubles
-# a call. On cores of their own spawny's ends take a third of the floor, on a shared one half as much
+# A regression that matters (a lost spin, a second round trip, a thread hand-over) at least doubles
+# a call. With a core for each end spawny takes a third of the floor, on a shared one half as much
 # again: both leave much room for a busy machine.
 QUICK_LIMITS = {placement.OWN_CORES: 1.5, placement.ONE_CORE: 2.5}
 
