@@ -8,7 +8,9 @@ methods up on the type, so a proxy has those, and only those, that the remote ty
 
 from __future__ import annotations
 
+import collections.abc
 import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,13 @@ CHUNK_FIRST, CHUNK_GROWTH, CHUNK_MOST = 32, 4, 8192
 _ADDRESSES = frozenset(
     ["__array_interface__", "__array_struct__", "__cuda_array_interface__", "__dlpack__"]
 )
+
+# Types that call themselves members of builtins, but are only found in `types`.
+_UNNAMED_TYPES = {
+    each.__qualname__: each
+    for each in vars(types).values()
+    if isinstance(each, type) and each.__module__ == "builtins"
+}
 
 
 class Reference:
@@ -56,10 +65,13 @@ class RemoteType:
 
     def local_class(self) -> type | None:
         """The class of this name here, if its module is loaded; never imports anything."""
+        if self.module == "builtins" and self.qualname in _UNNAMED_TYPES:
+            return _UNNAMED_TYPES[self.qualname]
         found: Any = sys.modules.get(self.module)
         for part in self.qualname.split("."):
             found = getattr(found, part, None)
-        return found if isinstance(found, type) else None
+        # A proxy of a class is none to C code, which would crash on it: it must not claim to be.
+        return found if isinstance(found, type) and found is not type else None
 
 
 class ObjectProxy:
@@ -152,6 +164,10 @@ class MethodProxy(ObjectProxy):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return bound_method(self).__reduce_ex__(protocol)
 
+
+# For those who go past __getattribute__, such as help().
+_REMOTE_DOC = property(lambda self: self.__doc__)
+MethodProxy.__doc__ = _REMOTE_DOC  # type: ignore[assignment]
 
 _method_name = MethodProxy.__dict__["_spawny_name"].__get__
 _set_method_name = MethodProxy.__dict__["_spawny_name"].__set__
@@ -332,4 +348,9 @@ def _make_proxy_class(qualname: str, description: dict[str, Any]) -> type[Object
         namespace["__call__"] = _call
     if description["iterator"]:
         namespace["__iter__"] = _iterate_itself
-    return type(f"ObjectProxy[{qualname}]", (ObjectProxy,), namespace)
+    namespace["__doc__"] = _REMOTE_DOC
+    proxy_class = type(f"ObjectProxy[{qualname}]", (ObjectProxy,), namespace)
+    if description["collection"] is not None:
+        # Registering is what makes `match` take it for one.
+        getattr(collections.abc, description["collection"]).register(proxy_class)
+    return proxy_class

@@ -4,6 +4,7 @@ The one rule: only the main thread changes an export table, so no lock is needed
 `__del__` ever runs elsewhere.
 """
 
+import collections.abc
 import operator
 import types
 
@@ -44,7 +45,7 @@ def _exit(manager, error):
 
 
 def _exact(convert, kind):
-    """`convert`, its result stripped of any subclass: these special methods must give exact types."""
+    """`convert`, its result stripped of any subclass, as these special methods must give it."""
 
     def converted(*args):
         result = convert(*args)
@@ -131,10 +132,8 @@ OPERATIONS = {
 
 # "__radd__" -> "__add__". A proxy has the reflected method whenever its type has either, since
 # `[0] + proxy` must reach the daemon although lists have no __radd__.
-_REFLECTED = {
-    "__r%s__" % name: "__%s__" % name
-    for name in "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or".split()
-}
+_BINARY = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or".split()
+_REFLECTED = {"__r%s__" % name: "__%s__" % name for name in _BINARY}
 
 
 def _reflect(forward):
@@ -233,12 +232,14 @@ class Exports:
         known = self._types.get(cls)
         if known is None:
             methods = _plain_methods(cls)
+            module = cls.__module__
             description = {
-                "module": _text_or(cls.__dict__.get("__module__"), getattr(cls, "__module__", None)),
+                "module": module if isinstance(module, str) else "?",
                 "qualname": cls.__qualname__,
                 "specials": [name for name in _SPECIAL_NAMES if _has_special(cls, name)],
                 "unhashable": _lookup(cls, "__hash__") is None,
                 "callable": _lookup(cls, "__call__") is not _MISSING,
+                "collection": _collection(cls),
                 "iterator": _lookup(cls, "__next__") is not _MISSING,
                 "methods": sorted(methods),
             }
@@ -282,6 +283,14 @@ def _has_special(cls, name):
     return found is not _MISSING and found is not None
 
 
+def _collection(cls):
+    """What `match` takes instances for: text is no sequence to it."""
+    if issubclass(cls, collections.abc.Mapping):
+        return "Mapping"
+    is_sequence = issubclass(cls, collections.abc.Sequence)
+    return "Sequence" if is_sequence and not issubclass(cls, (str, bytes, bytearray)) else None
+
+
 def _plain_methods(cls):
     """Names that are surely methods of every instance, unless it shadows them by itself."""
     if issubclass(cls, (type, types.ModuleType)):
@@ -304,9 +313,3 @@ def _shadowed(obj, methods):
         return ()
     return tuple(methods.intersection(own)) if own and type(own) is dict else ()
 
-
-def _text_or(*candidates):
-    for each in candidates:
-        if isinstance(each, str):
-            return each
-    return "?"
