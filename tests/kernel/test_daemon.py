@@ -1,0 +1,323 @@
+"""The kernel alone, under every interpreter: what it answers, and what it survives."""
+
+import pickle
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from spawny.kernel import wire
+from tests.interpreters import Interpreter
+from tests.kernel.bare import PATIENCE_SECONDS, Daemon, Peer, bare_daemon
+
+SCRIPT = """
+import atexit, os, sys, threading, time
+def echo(x): return x
+def lock(): return threading.Lock()
+def fail(): raise ValueError("no")
+class Broken(Exception):
+    def __str__(self): raise RuntimeError("no text")
+    def __reduce__(self): raise RuntimeError("no pickle")
+def broken(): raise Broken()
+def leave(): sys.exit(3)
+def talk():
+    print("half a line", end="")
+    return 1
+def spin():
+    while True: time.sleep(0.01)
+def ours():
+    return sorted(name for name in sys.modules if "spawny" in name)
+def path(): return list(sys.path)
+def main(): return sorted(vars(sys.modules["__main__"]))
+def argv(): return sys.argv
+def names(): return sorted(sys.modules)
+def fds(): return len(os.listdir("/proc/self/fd"))
+class Finalized:
+    def __del__(self): print("finalized by", threading.current_thread() is threading.main_thread())
+def finalized(): return Finalized()
+def at_exit(path): atexit.register(lambda: open(path, "w").close())
+"""
+
+
+@pytest.fixture
+def bare(interpreter: Interpreter) -> Iterator[Daemon]:
+    with bare_daemon(str(interpreter.path)) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def daemon(bare: Daemon) -> Daemon:
+    bare.load(SCRIPT)
+    bare.link.expect("ready")
+    return bare
+
+
+def function(peer: Peer, name: str) -> int:
+    """The reference number of one of the script's functions."""
+    kind, body = peer.ask(wire.GETATTR, wire.ROOT, name)
+    assert kind == wire.REFERENCE, body
+    return int(body[0])
+
+
+def call(peer: Peer, name: str, *args: Any) -> Any:
+    kind, body = peer.ask(wire.CALL, function(peer, name), args, {})
+    assert kind == wire.VALUE, body
+    return body
+
+
+def test_says_who_it_is(bare: Daemon, interpreter: Interpreter) -> None:
+    """The hello names the interpreter that really runs."""
+    assert bare.hello["name"] == "bare"
+    assert bare.hello["token"] == "token"
+    assert bare.hello["pid"] == bare.process.pid
+    assert tuple(bare.hello["version"]) == interpreter.version
+    assert bare.hello["implementation"] == interpreter.implementation
+    assert bare.hello["state"] == "new"
+
+
+def test_leaves_the_interpreter_to_the_user(daemon: Daemon) -> None:
+    """Nothing of ours on sys.path, in sys.argv or in __main__; one private name in sys.modules."""
+    peer = daemon.peer()
+    assert all(name.startswith(("_spawny_kernel", "spawny_script")) for name in call(peer, "ours"))
+    assert not any("spawny" in entry for entry in call(peer, "path"))
+    assert call(peer, "argv") == [""]
+    assert not [name for name in call(peer, "main") if not name.startswith("__")]
+    assert "spawny" not in call(peer, "names")
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 12, b"\x00" * 12])
+def test_garbage_costs_its_connection(daemon: Daemon, garbage: bytes) -> None:
+    """Before a hello or after it; other connections never notice."""
+    other = daemon.peer("other")
+    stranger = Peer(daemon.call_path)
+    stranger.sock.sendall(garbage)
+    assert stranger.is_closed()
+    peer = daemon.peer()
+    peer.sock.sendall(garbage)
+    assert peer.is_closed()
+    assert call(other, "echo", 1) == 1
+
+
+def test_half_a_frame_costs_its_connection(daemon: Daemon) -> None:
+    """A client that dies while it sends has not called."""
+    peer = daemon.peer()
+    whole = wire.frame(wire.CALL, pickle.dumps((function(peer, "leave"), (), {}), 4))
+    peer.sock.sendall(whole[:-3])
+    peer.sock.close()
+    assert call(daemon.peer("other"), "echo", 1) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"no pickle", pickle.dumps(3), pickle.dumps(("x",)), b"\x80\x04cno\nsuch\n."]
+)
+def test_a_bad_request_costs_that_request(daemon: Daemon, body: bytes) -> None:
+    """An ERROR answers it, and the next request on the same connection is answered as ever."""
+    peer = daemon.peer()
+    peer.sock.sendall(wire.frame(wire.CALL, body))
+    assert peer.answer()[0] == wire.ERROR
+    assert call(peer, "echo", "fine") == "fine"
+
+
+def test_class_missing_there(daemon: Daemon) -> None:
+    """Arguments of a class that the daemon lacks are a SerializationError."""
+    peer = daemon.peer()
+    body = b"\x80\x04\x8c\x0bno_such_mod\x8c\x03Cls\x93."
+    peer.sock.sendall(wire.frame(wire.CALL, body))
+    kind, (_, module, name, message, _) = peer.answer()
+    assert (kind, module, name) == (wire.ERROR, "spawny.errors", "SerializationError")
+    assert "no_such_mod" in message
+
+
+def test_unknown_reference(daemon: Daemon) -> None:
+    """A number that was never given out, or was released, is stale."""
+    peer = daemon.peer()
+    kind, body = peer.ask(wire.CALL, 999, (), {})
+    assert (kind, body[2]) == (wire.ERROR, "StaleReference")
+    oid = function(peer, "echo")
+    peer.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([(oid, 1)], 4)))
+    kind, body = peer.ask(wire.CALL, oid, (1,), {})
+    assert (kind, body[2]) == (wire.ERROR, "StaleReference")
+
+
+def test_result_that_does_not_pickle(daemon: Daemon) -> None:
+    """It is a reference, and the connection lives."""
+    peer = daemon.peer()
+    kind, body = peer.ask(wire.CALL, function(peer, "lock"), (), {})
+    assert kind == wire.REFERENCE
+    kind, body = peer.ask(wire.METHOD, body[0], "locked", (), {})
+    assert (kind, body) == (wire.VALUE, False)
+
+
+def test_exceptions_of_every_kind_are_answered(daemon: Daemon) -> None:
+    """With no text, no pickle, or meant to leave the interpreter."""
+    peer = daemon.peer()
+    for name, error in (("fail", "ValueError"), ("broken", "Broken"), ("leave", "SystemExit")):
+        kind, body = peer.ask(wire.CALL, function(peer, name), (), {})
+        assert (kind, body[2]) == (wire.ERROR, error)
+        assert name in body[4]
+    assert call(peer, "echo", 1) == 1
+
+
+def test_output_comes_before_the_answer(daemon: Daemon) -> None:
+    """Also the part of a line that was not ended; the log has it too."""
+    peer = daemon.peer()
+    peer.send(wire.CALL, function(peer, "talk"), (), {})
+    assert peer.frame() == (wire.OUTPUT, 1, b"half a line")
+    assert peer.frame()[0] == wire.VALUE
+    assert b"half a line" in daemon.log.read_bytes()
+
+
+def test_large_bodies(daemon: Daemon) -> None:
+    """In pieces on the way in and on the way out."""
+    peer = daemon.peer()
+    for data in (b"x" * 70_000, b"y" * 5_000_000):
+        assert call(peer, "echo", data) == data
+
+
+def test_sessions_hold_references_by_count(daemon: Daemon) -> None:
+    """What one session releases another still has; the last one's end frees it."""
+    first, second = daemon.peer("first"), daemon.peer("second")
+    kind, made = first.ask(wire.CALL, function(first, "finalized"), (), {})
+    assert kind == wire.REFERENCE
+    inheritor = Peer(daemon.call_path)
+    inheritor.hello("child", parent="first")
+    first.sock.close()
+    # The end of the first session is dealt with before a later request.
+    assert call(second, "echo", 1) == 1
+    assert inheritor.ask(wire.GETATTR, made[0], "__class__")[0] == wire.REFERENCE
+    inheritor.sock.close()
+    while call(second, "echo", 1) and b"finalized by True" not in daemon.log.read_bytes():
+        pass
+
+
+def test_interrupt_is_for_one_request_only(daemon: Daemon) -> None:
+    """One that is over is left alone, as is the next one on that connection."""
+    peer = Peer(daemon.call_path)
+    _, connection_id = peer.hello("session")
+    oid = function(peer, "echo")
+    errand = Peer(daemon.call_path)
+    assert errand.ask(wire.INTERRUPT, connection_id, 1) == (wire.ACK, False)
+    assert peer.ask(wire.CALL, oid, (5,), {}) == (wire.VALUE, 5)
+    # One that has not begun yet will not begin.
+    errand = Peer(daemon.call_path)
+    assert errand.ask(wire.INTERRUPT, connection_id, 3) == (wire.ACK, True)
+    kind, body = peer.ask(wire.CALL, oid, (5,), {})
+    assert (kind, body[2]) == (wire.ERROR, "KeyboardInterrupt")
+    assert peer.ask(wire.CALL, oid, (5,), {}) == (wire.VALUE, 5)
+
+
+def test_control_thread_answers_while_the_main_thread_is_busy(daemon: Daemon) -> None:
+    """Ping, stacks, attaching, interrupt: none of them waits for the call."""
+    peer = Peer(daemon.call_path)
+    _, connection_id = peer.hello("session")
+    peer.send(wire.CALL, function(peer, "spin"), (), {})
+    while True:
+        daemon.link.send("ping", id=7)
+        pong = daemon.link.expect("pong")
+        if pong["busy"] and pong["busy"]["what"] != "?":
+            break
+    assert pong["busy"]["what"] == "spin()"
+    assert pong["busy"]["client_pid"] == 12345
+    daemon.link.send("stacks", id=8)
+    assert "in spin" in daemon.link.expect("stacks")["text"]
+    daemon.peer("another")
+    daemon.link.send("interrupt", id=9, call=None)
+    assert daemon.link.expect("interrupted")["done"] is True
+    kind, body = peer.answer()
+    assert (kind, body[2]) == (wire.ERROR, "KeyboardInterrupt")
+
+
+def test_serves_on_without_a_supervisor(daemon: Daemon) -> None:
+    """The link may break; a poke brings it back, and the hello tells how things stand."""
+    peer = daemon.peer()
+    daemon.link.sock.close()
+    assert call(peer, "echo", 1) == 1
+    Peer(daemon.call_path).sock.sendall(wire.frame(wire.POKE))
+    daemon.link = daemon.accept_link()
+    hello = daemon.link.expect("hello")
+    assert (hello["state"], hello["clients"], hello["calls"]) == ("ready", 1, 2)
+
+
+def test_stop_is_a_clean_end(daemon: Daemon, tmp_path: Any) -> None:
+    """What runs is interrupted, atexit functions run, the socket is gone, the exit code is 0."""
+    marker = tmp_path / "exited"
+    peer = daemon.peer()
+    call(peer, "at_exit", str(marker))
+    peer.send(wire.CALL, function(peer, "spin"), (), {})
+    daemon.link.send("stop", reason="enough")
+    assert daemon.link.expect("ending")["reason"] == "enough"
+    kind, body = peer.answer()
+    assert (kind, body[2]) == (wire.ERROR, "DaemonDied")
+    assert daemon.process.wait(PATIENCE_SECONDS) == 0
+    assert marker.exists()
+    assert not daemon.call_path.exists()
+
+
+def test_sigint_at_rest_is_nothing(daemon: Daemon) -> None:
+    """Only an interrupt that is meant for a call raises anything."""
+    peer = daemon.peer()
+    for _ in range(20):
+        daemon.process.send_signal(signal.SIGINT)
+        assert call(peer, "echo", 1) == 1
+
+
+def test_failed_definition(bare: Daemon) -> None:
+    """The link hears of it, a client that comes gets the exception, the exit code is 1."""
+    bare.load("1 / 0")
+    failed = bare.link.expect("failed")
+    assert failed["error"].startswith("ZeroDivisionError")
+    assert "1 / 0" in failed["traceback"]
+    peer = Peer(bare.call_path)
+    peer.send(wire.HELLO, wire.PROTOCOL, "s", wire.ROLE_CALLS, 1, 4, None)
+    assert peer.answer()[0] == wire.STARTED
+    kind, body = peer.answer()
+    assert (kind, body[2]) == (wire.ERROR, "ZeroDivisionError")
+    assert bare.process.wait(PATIENCE_SECONDS) == 1
+
+
+def test_another_protocol_is_told_so(daemon: Daemon) -> None:
+    """A client of a version that speaks otherwise gets a VersionMismatch, not silence."""
+    peer = Peer(daemon.call_path)
+    kind, body = peer.ask(wire.HELLO, 999)
+    assert (kind, body[2]) == (wire.ERROR, "VersionMismatch")
+
+
+def test_users_modules_may_be_named_like_ours(
+    interpreter: Interpreter, tmp_path: Any
+) -> None:
+    """Nor do they shadow ours: one may even be called json."""
+    for name in ("wire", "server", "link", "objects", "json", "pickle_", "output"):
+        (tmp_path / f"{name}.py").write_text("mine = True\n")
+    with bare_daemon(str(interpreter.path)) as daemon:
+        daemon.load(
+            "import wire, server, link, objects, output\n"
+            "assert wire.mine and server.mine and link.mine and objects.mine and output.mine\n",
+            sys_path=[str(tmp_path)],
+        )
+        assert daemon.link.expect("ready")
+        daemon.peer()
+
+
+def test_ends_when_its_last_client_leaves(bare: Daemon) -> None:
+    """With an idle_timeout of 0, without anybody asking the supervisor."""
+    bare.load(SCRIPT, idle_timeout=0)
+    bare.link.expect("ready")
+    first, second = bare.peer("first"), bare.peer("second")
+    first.sock.close()
+    assert call(second, "echo", 1) == 1
+    second.sock.close()
+    assert "client" in bare.link.expect("ending")["reason"]
+    assert bare.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_descriptors_do_not_leak(daemon: Daemon) -> None:
+    """A hundred connections later there are as many descriptors as before."""
+    peer = daemon.peer()
+    before = call(peer, "fds")
+    for n in range(100):
+        daemon.peer(f"visitor {n}").sock.close()
+    daemon.link.send("ping", id=1)
+    while daemon.link.expect("pong")["clients"] != 1:
+        daemon.link.send("ping", id=1)
+    assert call(peer, "fds") <= before + 1
