@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -77,8 +77,8 @@ def _verdict(figure: Figure) -> str:
     return f"≤ {figure.limit:g} {figure.unit}".rstrip() + (": met" if figure.is_met else ": missed")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]] | object) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     def row(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    return "\n".join([row(head), row(["---"] * len(head)), *map(row, rows), ""])  # type: ignore[call-overload]
+    return "\n".join([row(head), row(["---"] * len(head)), *map(row, rows), ""])
