@@ -2,7 +2,7 @@
 
 A definition is a value: equal ones have equal digests, so that a second script that asks for the
 same name with the same definition attaches to what runs. What travels is `payload()`: bytes that
-the supervisor stores and hands on unopened, and that the kernel (`spawny/kernel/load.py`) unpickles.
+the supervisor stores and hands on unopened, and that the kernel (`kernel/load.py`) unpickles.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ModuleDefinition(Definition):
 
     def __post_init__(self) -> None:
         if not isinstance(self.module_name, str) or not self.module_name:
-            raise InvalidRequest(f"a module's name is text such as 'json', not {self.module_name!r}")
+            raise InvalidRequest(f"a module's name is text, not {self.module_name!r}")
         if self.module_path is not None:
             # The daemon may run in another directory.
             path = os.path.abspath(os.fspath(self.module_path))

@@ -12,6 +12,7 @@ import select
 import socket
 import threading
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..kernel import wire
@@ -36,10 +37,8 @@ class Events:
 
     def leave(self) -> None:
         """The session is over; a daemon that ends with it will close this connection by that."""
-        try:
+        with suppress(OSError):  # it may have ended already
             self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # it has ended already
 
     def read(self) -> bool:
         """Deal with what has come; False at the end of the daemon, or of its interest in us."""
@@ -116,10 +115,8 @@ def listen(session: Session, sock: socket.socket) -> Events:
 def wake() -> None:
     """Have released proxies sent; safe inside a finalizer."""
     if _thread is not None:
-        try:
+        with suppress(OSError):  # full of wake-ups already
             os.write(_thread.wake_write, b"!")
-        except OSError:
-            pass  # full of wake-ups already
 
 
 def forked() -> None:

@@ -101,7 +101,7 @@ class Channel:
                 raise ChannelClosed(was_sent=True) from error
             frames = self._reader.feed(data) if data else self._closed()
             if len(frames) == 1 and frames[0][0] != wire.OUTPUT:
-                return frames[0]  # type: ignore[no-any-return]  # the kernel is untyped
+                return frames[0]
             self._waiting = frames
             break
         with PassingInterrupts(self.interrupt):

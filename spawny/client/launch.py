@@ -324,8 +324,8 @@ def _is_interpreter(python: str, found: Mapping[str, Any]) -> bool:
         return False
     implementation = {"": None, "python": "cpython"}.get(match[1], match[1])
     wanted = [int(part) for part in match[2].split(".") if part]
-    return implementation in (None, found["implementation"]) and (
-        list(found["version"])[: len(wanted)] == wanted
+    return implementation in (None, found["implementation"]) and wanted == list(
+        found["version"][: len(wanted)]
     )
 
 

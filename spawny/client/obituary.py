@@ -19,6 +19,8 @@ TAIL_BYTES = 2000
 # A connection that closes while its process lives on is rare; ours are closed by the exit.
 EXIT_SECONDS = 0.5
 
+_LIVING = ("starting", "loading", "ready", "busy", "stopped", "unresponsive", "unlinked")
+
 
 def daemon_died(session: Session, operation: str) -> DaemonDied:
     """The error to raise when a daemon's connection closed during `operation`."""
@@ -44,14 +46,10 @@ def start_failed(name: str, detail: str) -> DaemonStartError:
     return DaemonStartError(f"daemon {name!r} did not start: {reason}", output=log_tail(name))
 
 
-def _how(
-    session: Session, status: DaemonStatus | None
-) -> tuple[str, int | None, str | None]:
-    if status is None:
+def _how(session: Session, status: DaemonStatus | None) -> tuple[str, int | None, str | None]:
+    is_same = status is not None and status.pid in (None, session.started.get("pid"))
+    if status is None or (is_same and status.state in _LIVING):
         return "has closed the connection", None, None
-    if status.pid == session.started.get("pid") and status.exit_code is None:
-        if status.signal_name is None and status.state not in ("ended", "failed", "waiting"):
-            return "has closed the connection", None, None
     if status.signal_name is not None:
         return f"was killed by {status.signal_name}", None, status.signal_name
     if status.exit_code is not None:

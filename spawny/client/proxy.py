@@ -42,7 +42,11 @@ class Reference:
     __slots__ = ("count", "oid", "remote_type", "session", "shadowed")
 
     def __init__(
-        self, session: Session | Epitaph, oid: int, remote_type: RemoteType, shadowed: tuple[str, ...]
+        self,
+        session: Session | Epitaph,
+        oid: int,
+        remote_type: RemoteType,
+        shadowed: tuple[str, ...],
     ) -> None:
         self.session = session
         self.oid = oid
@@ -318,14 +322,14 @@ class SpawnyErrorAcross(SpawnyError):
     """Stands for an exception that cannot travel to a daemon."""
 
 
-_BINARY = (
+_BINARY_NAMES = (
     "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or radd rsub rmul"
     " rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift rrshift rand rxor ror iadd isub imul"
     " imatmul itruediv ifloordiv imod ipow ilshift irshift iand ixor ior lt le eq ne gt ge"
-).split()
+)
 
 _SPECIALS: dict[str, Callable[..., Any]] = {
-    f"__{name}__": _binary_operation(f"__{name}__") for name in _BINARY
+    f"__{name}__": _binary_operation(f"__{name}__") for name in _BINARY_NAMES.split()
 }
 _SPECIALS["__iter__"] = _iterate
 _SPECIALS["__exit__"] = _exit

@@ -35,8 +35,8 @@ def dumps(request: Any, session: Session) -> tuple[bytes, int]:
     """(body, flags) of a request; raises `SerializationError` naming what cannot travel."""
     try:
         body = pickle.dumps(request, session.pickle_protocol)
-    except Exception:
-        pass  # the careful way knows more, or says better what is wrong
+    except Exception:  # noqa: BLE001 (whatever it is, the careful way knows more of it)
+        pass
     else:
         if _MAIN not in body and PROXY_MARK not in body:
             return body, 0
@@ -74,7 +74,7 @@ def _careful_pickler(buffer: io.BytesIO, session: Session) -> pickle.Pickler:
 
     if session.interpreter_tag == interpreter_tag():
 
-        class ByValue(cloudpickle.CloudPickler):
+        class ByValue(cloudpickle.CloudPickler):  # type: ignore[misc]  # an untyped package
             def persistent_id(self, obj: Any) -> Any:
                 return oid_of(obj)
 
@@ -119,7 +119,7 @@ def dumps_object(obj: Any) -> tuple[bytes, str | None]:
 
     try:
         body = pickle.dumps(obj, PAYLOAD_PROTOCOL)
-    except Exception:
+    except Exception:  # noqa: BLE001 (cloudpickle may do better, or says what is wrong)
         body = _MAIN
     if _MAIN not in body:
         return body, None

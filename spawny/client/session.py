@@ -110,7 +110,8 @@ class Session:
             pickle.HIGHEST_PROTOCOL,
             self.parent_id,
         )
-        return wire.frame(wire.HELLO, pickle.dumps(fields, 2))
+        frame: bytes = wire.frame(wire.HELLO, pickle.dumps(fields, 2))
+        return frame
 
     def listen(self) -> None:
         """Have what happens between calls noticed: output, released proxies, the daemon's end."""
@@ -135,9 +136,7 @@ class Session:
             channel = self._new_channel()
         before = self._release_frame() if self._released else b""
         try:
-            answer, answer_flags, body = channel.exchange(
-                kind, body, flags | body_flags, before
-            )
+            answer, answer_flags, body = channel.exchange(kind, body, flags | body_flags, before)
             if answer == wire.VALUE:
                 return self._value(channel, body, answer_flags)
             if answer == wire.REFERENCE:
@@ -150,8 +149,8 @@ class Session:
         except _AnswerUnusable as unusable:
             raise unusable.error from unusable.__cause__
         except BaseException:
-            # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and would
-            # be taken for another's. The call itself, if it runs, is of no use to anybody now.
+            # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and
+            # would be taken for another's. The call, if it runs, is of no use to anybody now.
             channel.interrupt()
             self._discard(channel)
             channel = None  # type: ignore[assignment]
@@ -224,7 +223,7 @@ class Session:
             return pickle.loads(body)
         try:
             value = pickle.loads(body)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
             log("debug", "a result of daemon %r stays there: %s", self.name, error)
         else:
             if len(body) > HELD_LIMIT_BYTES:
@@ -247,7 +246,7 @@ class Session:
             if pickled is not None:
                 try:
                     loaded = pickle.loads(pickled)
-                except Exception as unloadable:
+                except Exception as unloadable:  # noqa: BLE001 (as above)
                     log("debug", "%s.%s does not load here: %s", module, qualname, unloadable)
                 else:
                     error = loaded if isinstance(loaded, BaseException) else error
@@ -301,10 +300,11 @@ class Session:
         released = []
         while self._released:
             released.append(self._released.popleft())
-        return wire.frame(wire.RELEASE, pickle.dumps(released, 2))
+        frame: bytes = wire.frame(wire.RELEASE, pickle.dumps(released, 2))
+        return frame
 
     def flush_released(self) -> None:
-        """Send what was released, if a channel is free; else the call under way is followed by it."""
+        """Send what was released, if a channel is free; else the call under way will, at its end."""
         if not self._released or self.gone is not None:
             return
         try:

@@ -78,14 +78,12 @@ class Answers:
     def copy(self, connection, result):
         """The frame with a copy of `result`, whatever its type; a KernelError where none can be."""
         try:
-            return wire.frame(
-                wire.VALUE, pickle.dumps(result, connection.session.pickle_protocol)
-            )
+            return wire.frame(wire.VALUE, pickle.dumps(result, connection.session.pickle_protocol))
         except Exception as error:
             raise KernelError(
                 "SerializationError",
                 "%s cannot be copied out of its daemon: %s" % (type(result).__name__, error),
-            )
+            ) from error
 
     def items(self, connection, items, is_over, by_reference=False):
         """The frame for a chunk of an iteration: each item a value or a reference by itself."""

@@ -1,4 +1,4 @@
-"""The whole life of a daemon: started by `boot.py`, it returns only to shut the interpreter down."""
+"""The whole life of a daemon: `boot.py` calls `main`, which leaves by shutting down."""
 
 import sys
 

@@ -51,9 +51,7 @@ def _load_module(name, path):
 
     if os.path.isdir(path):
         folder, path = path, os.path.join(path, "__init__.py")
-        spec = util.spec_from_file_location(
-            name, path, submodule_search_locations=[folder]
-        )
+        spec = util.spec_from_file_location(name, path, submodule_search_locations=[folder])
     else:
         spec = util.spec_from_file_location(name, path)
     if spec is None:

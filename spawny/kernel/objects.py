@@ -312,4 +312,3 @@ def _shadowed(obj, methods):
     except AttributeError:
         return ()
     return tuple(methods.intersection(own)) if own and type(own) is dict else ()
-

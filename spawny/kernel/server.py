@@ -384,7 +384,7 @@ class Server:
     # --- the definition ---
 
     def load(self, header, payload):
-        """Carry out the definition; tells the waiting clients how it ended, and returns the error."""
+        """Carry out the definition and tell those who wait; (error, traceback) if it failed."""
         self.forwards = header.get("output") != "log"
         sys.path[:0] = [entry for entry in header.get("sys_path", ()) if entry not in sys.path]
         self.running = Running(None, 0, None)

@@ -97,7 +97,8 @@ def test_interrupt_from_elsewhere() -> None:
     with Script(
         """
         import spawny
-        worker = spawny.run_script("import time\\ndef sleep():\\n    time.sleep(1000)", name="worker")
+        script = "import time\\ndef sleep():\\n    time.sleep(1000)"
+        worker = spawny.run_script(script, name="worker")
         print("ready")
         try:
             print("calling")

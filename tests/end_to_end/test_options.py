@@ -63,7 +63,7 @@ def test_another_definition_is_refused() -> None:
 
 
 def test_if_exists() -> None:
-    """"error" refuses even the same definition, "replace" begins anew."""
+    """ "error" refuses even the same definition, "replace" begins anew."""
     first = spawny.run_script(SCRIPT, name="one")
     pid = first.pid()
     with pytest.raises(spawny.DaemonExists, match="if_exists"):

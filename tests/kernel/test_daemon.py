@@ -209,8 +209,7 @@ def test_interrupt_is_for_one_request_only(daemon: Daemon) -> None:
 
 def test_control_thread_answers_while_the_main_thread_is_busy(daemon: Daemon) -> None:
     """Ping, stacks, attaching, interrupt: none of them waits for the call."""
-    peer = Peer(daemon.call_path)
-    _, connection_id = peer.hello("session")
+    peer = daemon.peer()
     peer.send(wire.CALL, function(peer, "spin"), (), {})
     while True:
         daemon.link.send("ping", id=7)
@@ -283,9 +282,7 @@ def test_another_protocol_is_told_so(daemon: Daemon) -> None:
     assert (kind, body[2]) == (wire.ERROR, "VersionMismatch")
 
 
-def test_users_modules_may_be_named_like_ours(
-    interpreter: Interpreter, tmp_path: Any
-) -> None:
+def test_users_modules_may_be_named_like_ours(interpreter: Interpreter, tmp_path: Any) -> None:
     """Nor do they shadow ours: one may even be called json."""
     for name in ("wire", "server", "link", "objects", "json", "pickle_", "output"):
         (tmp_path / f"{name}.py").write_text("mine = True\n")
