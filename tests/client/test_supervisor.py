@@ -265,10 +265,11 @@ def test_a_supervisor_that_dies_each_time_is_not_asked_for_ever(home, router):
 )
 def test_an_action_is_not_repeated_behind_the_callers_back(home, router, ask):
     """Whether it was done is not known: the error says so, and no supervisor is started."""
-    router("dies")
+    dying = router("dies")
     supervisor = connect()
     with pytest.raises(errors.SupervisorUnavailable, match=r"ended while .*spawny ps"):
         ask(supervisor)
+    dying.wait(30)  # the connection ends a moment before the listening socket
     with pytest.raises(errors.SupervisorUnavailable):
         connect(start=False)
 
