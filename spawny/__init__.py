@@ -7,34 +7,76 @@ nothing and loads neither zmq nor asyncio, logging, multiprocessing, cloudpickle
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 __version__ = "3.0.0.dev0"
 
+# By hand: `typing` would be the most expensive import of a script that attaches.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .client.launch import attach, run_module, run_object, run_script
-    from .client.proxy import ObjectProxy
-    from .client.run import Daemon, daemon, ref, value
-    from .client.supervisor import Supervisor, connect
-    from .control import DaemonStatus
-    from .definitions import InstanceDefinition, ModuleDefinition, ScriptDefinition
+    from typing import Any
+
+    from .client.launch import attach as attach
+    from .client.launch import run_module as run_module
+    from .client.launch import run_object as run_object
+    from .client.launch import run_script as run_script
+    from .client.proxy import ObjectProxy as ObjectProxy
+    from .client.run import Daemon as Daemon
+    from .client.run import daemon as daemon
+    from .client.run import ref as ref
+    from .client.run import value as value
+    from .client.supervisor import Supervisor as Supervisor
+    from .client.supervisor import connect as connect
+    from .control import DaemonStatus as DaemonStatus
+    from .definitions import InstanceDefinition as InstanceDefinition
+    from .definitions import ModuleDefinition as ModuleDefinition
+    from .definitions import ScriptDefinition as ScriptDefinition
     from .errors import (
-        CallCancelled,
-        CallTimeout,
-        DaemonDied,
-        DaemonExists,
-        DaemonNotFound,
-        DaemonStartError,
-        InterpreterNotFound,
-        InvalidRequest,
-        RemoteError,
-        RemoteTraceback,
-        SerializationError,
-        SpawnyError,
-        StaleReference,
-        SupervisorUnavailable,
-        UnsafePath,
-        VersionMismatch,
+        CallCancelled as CallCancelled,
+    )
+    from .errors import (
+        CallTimeout as CallTimeout,
+    )
+    from .errors import (
+        DaemonDied as DaemonDied,
+    )
+    from .errors import (
+        DaemonExists as DaemonExists,
+    )
+    from .errors import (
+        DaemonNotFound as DaemonNotFound,
+    )
+    from .errors import (
+        DaemonStartError as DaemonStartError,
+    )
+    from .errors import (
+        InterpreterNotFound as InterpreterNotFound,
+    )
+    from .errors import (
+        InvalidRequest as InvalidRequest,
+    )
+    from .errors import (
+        RemoteError as RemoteError,
+    )
+    from .errors import (
+        RemoteTraceback as RemoteTraceback,
+    )
+    from .errors import (
+        SerializationError as SerializationError,
+    )
+    from .errors import (
+        SpawnyError as SpawnyError,
+    )
+    from .errors import (
+        StaleReference as StaleReference,
+    )
+    from .errors import (
+        SupervisorUnavailable as SupervisorUnavailable,
+    )
+    from .errors import (
+        UnsafePath as UnsafePath,
+    )
+    from .errors import (
+        VersionMismatch as VersionMismatch,
     )
 
 _HOME_OF = {

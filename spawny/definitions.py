@@ -27,6 +27,10 @@ class Definition:
         """The definition as the kernel reads it: a pickled tuple of a kind and its fields."""
         raise NotImplementedError
 
+    def digest(self) -> str:
+        """The identity of a definition: equal definitions have equal digests."""
+        return hashlib.blake2b(self.payload(), digest_size=16).hexdigest()
+
     def summary(self) -> str:
         """A few words for people, as shown by `spawny ps`."""
         raise NotImplementedError
@@ -155,11 +159,6 @@ class ObjectDefinition(Definition):
 
     def summary(self) -> str:
         return f"object of {self.type_name}"
-
-
-def digest(payload: bytes) -> str:
-    """The identity of a definition: equal definitions have equal digests."""
-    return hashlib.blake2b(payload, digest_size=16).hexdigest()
 
 
 def _pack(*fields: object) -> bytes:

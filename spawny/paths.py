@@ -1,26 +1,34 @@
-"""Where sockets, locks, logs and configuration live, and that nobody else can reach them.
+"""Where everything of one user lives: sockets and locks, logs, environments, configuration.
 
-The one rule: a directory is used only when it is a real directory (no symlink), ours, and closed to
-group and others. Anything else is refused with the command that mends it, never repaired silently:
-in /tmp another user may have put it there first.
+`address.py` says where a daemon is and what makes a directory safe; this is the rest of the map.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InvalidRequest, UnsafePath
+from .address import (
+    NAME_PATTERN,
+    SOCKET_PATH_LIMIT_BYTES,
+    check_name,
+    check_private,
+    check_socket_path,
+    runtime_directory,
+)
 
-# sun_path holds 108 bytes on Linux with its closing NUL (104 on macOS); bind() past that fails with
-# a bare OSError that names nothing.
-SOCKET_PATH_LIMIT_BYTES = 107
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+__all__ = [
+    "NAME_PATTERN",
+    "SOCKET_PATH_LIMIT_BYTES",
+    "Paths",
+    "check_name",
+    "check_private",
+    "check_socket_path",
+    "locate",
+    "make_private",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +104,11 @@ def locate(environ: Mapping[str, str] | None = None, uid: int | None = None) -> 
         return Paths(base / "run", base / "state", base / "cache", base / "config")
     user_home = Path(environ.get("HOME") or os.path.expanduser("~"))
     return Paths(
-        runtime=_runtime_directory(uid),
+        runtime=Path(runtime_directory(environ, uid)),
         state=_xdg(environ, "XDG_STATE_HOME", user_home / ".local" / "state"),
         cache=_xdg(environ, "XDG_CACHE_HOME", user_home / ".cache"),
         config=_xdg(environ, "XDG_CONFIG_HOME", user_home / ".config"),
     )
-
-
-def _runtime_directory(uid: int) -> Path:
-    # XDG_RUNTIME_DIR is deliberately not consulted: a cron job, an ssh session and a desktop
-    # terminal of one user must meet at one address, and only some of them have it set.
-    login = Path(f"/run/user/{uid}")
-    try:
-        if os.lstat(login).st_uid == uid:
-            return login / "spawny"
-    except OSError:
-        pass
-    return Path(f"/tmp/spawny-{uid}")
 
 
 def _xdg(environ: Mapping[str, str], variable: str, default: Path) -> Path:
@@ -132,41 +128,3 @@ def make_private(directory: Path) -> Path:
     except FileExistsError:
         check_private(directory)
     return directory
-
-
-def check_private(directory: Path) -> None:
-    """Raise `UnsafePath` unless `directory` is a real directory, ours, and 0700 or stricter."""
-    found = os.lstat(directory)
-    if stat.S_ISLNK(found.st_mode):
-        fault, remedy = "is a symbolic link", "remove it"
-    elif not stat.S_ISDIR(found.st_mode):
-        fault, remedy = "is not a directory", "remove it"
-    elif found.st_uid != os.getuid():
-        fault, remedy = f"belongs to uid {found.st_uid}, not to you", "set SPAWNY_HOME elsewhere"
-    elif found.st_mode & 0o077:
-        mode = stat.S_IMODE(found.st_mode)
-        fault, remedy = f"is open to other users (mode {mode:04o})", f"run: chmod 700 {directory}"
-    else:
-        return
-    raise UnsafePath(f"refusing to use {directory}: it {fault}; {remedy}")
-
-
-def check_socket_path(path: Path) -> Path:
-    """Raise `UnsafePath` when `path` is too long for a unix socket."""
-    length = len(os.fsencode(path))
-    if length > SOCKET_PATH_LIMIT_BYTES:
-        raise UnsafePath(
-            f"{path} has {length} bytes, a unix socket's path at most {SOCKET_PATH_LIMIT_BYTES};"
-            " set SPAWNY_HOME to a shorter directory"
-        )
-    return path
-
-
-def check_name(name: str) -> str:
-    """Raise `InvalidRequest` unless `name` may name a daemon."""
-    if not isinstance(name, str) or not NAME_PATTERN.match(name):
-        raise InvalidRequest(
-            f"{name!r} cannot name a daemon: use 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter"
-            " or a digit"
-        )
-    return name

@@ -71,7 +71,7 @@ def test_the_runtime_directory_of_a_login(
 ) -> None:
     """It is taken when it is the user's own: here the system is made to say whose it is."""
     found = os.stat_result((0o40700, 0, 0, 0, owner, 0, 0, 0, 0, 0))
-    monkeypatch.setattr(os, "lstat", lambda path: found if path == Path("/run/user/4000") else None)
+    monkeypatch.setattr(os, "lstat", lambda path: found if path == "/run/user/4000" else None)
     assert str(locate({"HOME": "/x"}, 4000).runtime) == runtime
 
 

@@ -13,12 +13,12 @@ import socket
 import threading
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ..kernel import wire
 from .channel import show
 from .log import log
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .session import Session
 

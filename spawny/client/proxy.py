@@ -12,12 +12,14 @@ import collections.abc
 import sys
 import types
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
 
 from ..errors import DaemonDied, SerializationError, SpawnyError, StaleReference
 from ..kernel import wire
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .session import Epitaph, Session
 
 # The most items that one round trip of an iteration brings, and how the number grows.

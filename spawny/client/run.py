@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, SpawnyError
 from ..kernel import wire
 from .channel import ChannelClosed, errand
 from .proxy import MethodProxy, ObjectProxy, bound_method, method_target, reference_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..control import DaemonStatus
     from .session import Session
 

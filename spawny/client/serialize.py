@@ -12,12 +12,14 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from typing import TYPE_CHECKING, Any
 
 from ..errors import SerializationError
 from ..kernel import wire
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .session import Session
 
 # Both are plain in a pickle that holds them, and cheap to look for. As data they do no harm: the

@@ -14,7 +14,6 @@ import pickle
 import threading
 import weakref
 from collections import deque
-from typing import Any
 
 from .. import errors
 from ..errors import DaemonDied, RemoteError, RemoteTraceback, SpawnyError, StaleReference
@@ -24,6 +23,10 @@ from .channel import Channel, ChannelClosed, open_socket
 from .log import log
 from .proxy import ObjectProxy, Reference, RemoteType, make_proxy
 from .serialize import ResultUnpickler, dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # A value that was loaded here is let go by the daemon with the next request anyway; a larger one is
 # not kept waiting for that.
@@ -112,6 +115,11 @@ class Session:
         )
         frame: bytes = wire.frame(wire.HELLO, pickle.dumps(fields, 2))
         return frame
+
+    def leave_unused(self, channel: Channel) -> None:
+        """Let go of a session that never came to have a proxy in use."""
+        self._discard(channel)
+        self.close()
 
     def listen(self) -> None:
         """Have what happens between calls noticed: output, released proxies, the daemon's end."""
@@ -304,7 +312,7 @@ class Session:
         return frame
 
     def flush_released(self) -> None:
-        """Send what was released, if a channel is free; else the call under way will, at its end."""
+        """Send what was released if a channel is free; else the call under way does, at its end."""
         if not self._released or self.gone is not None:
             return
         try:

@@ -347,7 +347,10 @@ class Guard(threading.Thread):
             connection.push(link.encode(header))
 
     def _read_link(self):
-        data = self._link.sock.recv(1024 * 1024)
+        try:
+            data = self._link.sock.recv(1024 * 1024)
+        except OSError:
+            data = b""  # killed, with words of ours unread
         if not data:
             self._hung_up(self._link)
             return

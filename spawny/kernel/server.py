@@ -33,6 +33,8 @@ FAIR_REQUESTS = 16
 # What the definition prints before anybody is attached is kept for the one who started it.
 LOAD_OUTPUT_BYTES = 1024 * 1024
 
+_yield_core = getattr(os, "sched_yield", lambda: None)
+
 NEW, LOADING, SERVING, FAILED = "new", "loading", "ready", "failed"
 
 
@@ -166,6 +168,7 @@ class Server:
                 except BlockingIOError:
                     if self._inbox:
                         return
+                    _yield_core()  # the client may be waiting for this very one
                 except OSError:
                     data = b""
                     break
@@ -407,6 +410,8 @@ class Server:
             self.failure = failure
             self.state = SERVING if failure is None else FAILED
             waiting, self.waiting = self.waiting, []
+            if waiting:
+                self.load_output = []  # whoever asked for the daemon is among those who saw it
         for connection in waiting:
             self.welcome(connection)
             self.adopt(connection)

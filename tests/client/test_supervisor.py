@@ -19,7 +19,7 @@ from spawny import control, errors, paths
 from spawny.client import autostart
 from spawny.client import supervisor as module
 from spawny.client.supervisor import Supervisor, connect
-from spawny.definitions import ScriptDefinition, digest
+from spawny.definitions import ScriptDefinition
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -63,11 +63,11 @@ def router(home: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
 
 def start_request(name: str, script: str = "foo = 1") -> control.StartDaemon:
-    payload = ScriptDefinition(script).payload()
+    definition = ScriptDefinition(script)
     return control.StartDaemon(
         name=name,
         token=os.urandom(8).hex(),
-        digest=digest(payload),
+        digest=definition.digest(),
         summary="a script",
         python=sys.executable,
         python_is_default=True,
@@ -75,7 +75,7 @@ def start_request(name: str, script: str = "foo = 1") -> control.StartDaemon:
         environ=dict(os.environ),
         cwd="/",
         sys_path=[],
-        definition=payload,
+        definition=definition.payload(),
     )
 
 

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 
 from spawny.client.ending import wait_gone
 
@@ -23,6 +25,15 @@ def kill(pid: int) -> None:
     with wait_gone(pid) as wait:
         os.kill(pid, signal.SIGKILL)
         assert wait(PATIENCE_SECONDS)
+
+
+def eventually(is_so: Callable[[], bool]) -> bool:
+    """Ask again and again, each time by a round trip, until it is so; False when patience ends."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+    return True
 
 
 class Script:

@@ -1,0 +1,54 @@
+"""What may be said about a daemon when it is started; the one place where it is documented."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+from ..errors import InvalidRequest
+
+
+class Options(TypedDict, total=False):
+    """What `run_script`, `run_module` and `run_object` take besides the definition."""
+
+    name: str | None
+    """A named daemon outlives this script, and others attach to it. Default: a generated name, and
+    an end with the last proxy."""
+    if_exists: Literal["attach", "replace", "error"]
+    """What to do where a daemon of this name runs: attach if it has the same definition (else
+    `DaemonExists`), replace it, or raise `DaemonExists`. Default: attach."""
+    idle_timeout: float | None
+    """Seconds without any client until it ends, None for never. Default: 0 without a name, None
+    with one."""
+    env: Mapping[str, str | None]
+    """Environment variables on top of the caller's; None takes one away."""
+    cwd: str | os.PathLike[str]
+    """Its working directory. Default: the caller's."""
+    restart: Literal["never", "on-failure", "always"]
+    """Start it anew when it dies. Default: never."""
+    start_timeout: float
+    """Seconds for interpreter and definition to be ready. Default: 60."""
+    output: Literal["forward", "log"]
+    """Where prints go besides the log: forward to the clients, or nowhere. Default: forward."""
+
+
+_CHOICES = {
+    "if_exists": ("attach", "replace", "error"),
+    "restart": ("never", "on-failure", "always"),
+    "output": ("forward", "log"),
+}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` naming the option that makes no sense."""
+    known = Options.__annotations__
+    for key, value in options.items():
+        if key not in known:
+            raise InvalidRequest(f"there is no option {key!r}; there are {', '.join(known)}")
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise InvalidRequest(f"{key} is one of {', '.join(_CHOICES[key])}, not {value!r}")
+    for key in ("idle_timeout", "start_timeout"):
+        value = options.get(key)
+        if value is not None and (not isinstance(value, (int, float)) or value < 0):
+            raise InvalidRequest(f"{key} is a number of seconds, not {value!r}")

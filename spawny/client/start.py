@@ -1,0 +1,126 @@
+"""Starting a daemon: what a client tells the supervisor, and the wait for the definition.
+
+Nothing of this is loaded by a script that attaches to a warm daemon.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+
+from ..address import call_socket, runtime_directory
+from ..control import StartDaemon
+from ..definitions import Definition
+from ..errors import DaemonStartError, InvalidRequest
+from .channel import Channel, ChannelClosed
+from .ending import wait_gone
+from .launch import enter
+from .log import default_logger
+from .obituary import start_failed
+from .options import Options
+from .proxy import ObjectProxy
+from .run import END_SECONDS, end_daemon
+from .session import Session
+from .supervisor import connect
+
+# The supervisor enforces start_timeout; this is for its own reaction on top.
+READY_GRACE_SECONDS = 15.0
+
+
+def start(
+    definition: Definition, python: str | None, logger: logging.Logger | None, options: Options
+) -> ObjectProxy:
+    """Have the supervisor start a daemon, or find the one of this name; its root's proxy."""
+    logger = logger or default_logger()
+    request = _request(definition, python, options)
+    session = Session(request.name, call_socket(runtime_directory(), request.name))
+    logger.info("[DaemonProxy] spawning child process...")
+    with connect() as supervisor:
+        started = supervisor.start(request)
+    try:
+        channel = session.connect(request.start_timeout + READY_GRACE_SECONDS)
+    except (OSError, ChannelClosed) as error:
+        raise start_failed(request.name, "it ended before it could be reached") from error
+    python_there = session.started["executable"]
+    logger.info("[%s] Daemon started using python interpreter: %s", session.pid, python_there)
+    proxy = enter(session, channel) if started.existing else _enter_new(session, channel)
+    logger.info("[DaemonProxy] spawning child process... DONE. PID=%s", session.pid)
+    return proxy
+
+
+def _request(definition: Definition, python: str | None, options: Options) -> StartDaemon:
+    name = options.get("name")
+    return StartDaemon(
+        name=name or f"anonymous-{os.getpid()}-{secrets.token_hex(4)}",
+        token=secrets.token_hex(16),
+        digest=definition.digest(),
+        summary=definition.summary(),
+        python=python or sys.executable,
+        python_is_default=python is None,
+        caller_python=sys.executable,
+        environ=_environment(options.get("env", {})),
+        cwd=_directory(options.get("cwd")),
+        sys_path=source_directories(),
+        if_exists=options.get("if_exists", "attach"),
+        idle_timeout=options.get("idle_timeout", 0.0 if name is None else None),
+        restart=options.get("restart", "never"),
+        start_timeout=options.get("start_timeout", 60.0),
+        output=options.get("output", "forward"),
+        definition=definition.payload(),
+    )
+
+
+def _enter_new(session: Session, channel: Channel) -> ObjectProxy:
+    """As `enter`, for a daemon that we have started: where that fails, none stays behind."""
+    with wait_gone(session.pid) as wait:
+        try:
+            return enter(session, channel)
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, TimeoutError)):
+                end_daemon(session, "its start was given up")
+            wait(END_SECONDS)
+            if isinstance(error, TimeoutError):
+                raise DaemonStartError(
+                    f"daemon {session.name!r} is not ready in time; see: spawny logs {session.name}"
+                ) from error
+            raise
+
+
+def _environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    environ = dict(os.environ)
+    for variable, value in changes.items():
+        if value is None:
+            environ.pop(variable, None)
+        elif isinstance(value, str):
+            environ[variable] = value
+        else:
+            raise InvalidRequest(f"env: {variable} is text or None, not {value!r}")
+    return environ
+
+
+def _directory(cwd: str | os.PathLike[str] | None) -> str:
+    if cwd is None:
+        return os.getcwd()
+    path = os.path.abspath(os.path.expanduser(os.fspath(cwd)))
+    if not os.path.isdir(path):
+        raise InvalidRequest(f"cwd: there is no directory {path}")
+    return path
+
+
+def source_directories() -> list[str]:
+    """The caller's own places on `sys.path`: not the interpreter's, nor any site-packages."""
+    prefixes = {os.path.realpath(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
+    found = []
+    for entry in sys.path:
+        path = os.path.abspath(entry or os.getcwd())
+        real = os.path.realpath(path)
+        if "site-packages" in real.split(os.sep) or "dist-packages" in real.split(os.sep):
+            continue
+        if any(real == prefix or real.startswith(prefix + os.sep) for prefix in prefixes):
+            continue
+        if os.path.exists(path) and path not in found:
+            found.append(path)
+    return found
