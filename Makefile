@@ -2,7 +2,7 @@
 # Python >= 3.11. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo lint format types docs bench clean
+.PHONY: help venv test readme demo lint format types docs bench clean
 
 PYTHON ?=
 PYTEST_ARGS ?=
@@ -67,6 +67,9 @@ venv: .venv/.dev  ## make .venv with spawny and all development tools in it
 
 test: .venv/.dev  ## run the tests; PYTEST_ARGS="-k name" selects
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+readme: .venv/.dev  ## run every program of the README and the tutorial
+	$(BIN)/python -m pytest tests/test_readme.py tests/test_docs.py $(PYTEST_ARGS)
 
 demo: .venv/.installed  ## two scripts, one daemon in another Python: see it work
 	$(BIN)/python examples/demo.py

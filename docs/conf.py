@@ -1,5 +1,8 @@
 """How the documentation is built: MyST pages, furo, every warning an error."""
 
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
 import spawny
 
 project = "spawny"
@@ -7,6 +10,7 @@ copyright = "2026, the spawny authors"
 version = release = spawny.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
+default_role = "literal"  # docstrings are written with single backticks
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"spawny {release}"
@@ -27,3 +31,8 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!spawny\.).*")]
 # The build must not depend on hosts that are not ours; links inside the
 # documentation are checked.
 linkcheck_ignore = [r"https?://"]
+
+
+def setup(app: Sphinx) -> None:
+    # GitHub draws such a block. Here it is shown as the text that it is.
+    app.add_lexer("mermaid", TextLexer)
