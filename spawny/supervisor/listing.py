@@ -1,7 +1,7 @@
 """What clients are told of daemons: a status each, as fresh as the daemons answer.
 
-One rule: a listing waits a quarter of a second for pongs and not longer; a daemon that is silent is
-listed as it was last known.
+One rule: a listing waits a quarter of a second for pongs and not longer (a second for daemons that
+are being adopted); a daemon that is silent is listed as it was last known.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from .records import Record
 from .values import Caller
 
 PONG_SECONDS = 0.25
+
+# A new supervisor pokes every daemon, which links up within milliseconds; a listing asked for
+# meanwhile would tell of a fleet without links.
+_ADOPTION_SECONDS = 1.0
 
 # A daemon that has left a ping unanswered for so long is not waited for again.
 _DEAF_AFTER_SECONDS = 1.0
@@ -33,19 +37,27 @@ def request(fleet: Fleet, caller: Caller, name: str | None, now: float) -> None:
     is_new = any(each.life.sample is None for each in fleet.alive())
     if is_new or now - fleet.sampled_at >= _SAMPLE_AGE_SECONDS:
         sample(fleet, now)
-    fleet.listings.append(PendingListing(caller, name, awaited, now + PONG_SECONDS))
+    is_adopting = any(fleet.records[each].is_being_adopted for each in awaited)
+    patience = _ADOPTION_SECONDS if is_adopting else PONG_SECONDS
+    fleet.listings.append(PendingListing(caller, name, awaited, now + patience))
     settle(fleet, None, now)
 
 
 def _ping(fleet: Fleet, record: Record, now: float) -> bool:
     """Ping a daemon unless a ping is under way; whether a pong is to be waited for."""
     if record.link is None:
-        return False
+        return record.is_being_adopted
     if record.life.pinged_at is not None:
         return now - record.life.pinged_at < _DEAF_AFTER_SECONDS
     fleet.do(actions.PingDaemon(record.link))
     fleet.put(record.lived(pinged_at=now))
     return True
+
+
+def linked(fleet: Fleet, record: Record, now: float) -> None:
+    """A daemon has linked up: listings that waited for it wait for its pong."""
+    if any(record.name in each.awaited for each in fleet.listings):
+        _ping(fleet, record, now)
 
 
 def sample(fleet: Fleet, now: float) -> None:

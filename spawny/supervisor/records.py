@@ -88,6 +88,11 @@ class Record:
     def name(self) -> str:
         return self.request.name
 
+    @property
+    def is_being_adopted(self) -> bool:
+        """It has lost its supervisor and is expected to phone home to this one."""
+        return self.state is State.UNLINKED and self.deadline is not None
+
     def moved(self, happened: Input, **changes: Any) -> Record:
         """This record after `happened`, with further changes."""
         return replace(self, state=advance(self.state, happened), **changes)

@@ -108,7 +108,8 @@ def _link_up(fleet: Fleet, record: Record, event: DaemonHello, now: float) -> No
         _await_failed(fleet, record, now, "its definition raised")
     record = fleet.records[record.name]
     if record.state is not State.STOPPING:
-        tell_waiters_started(fleet, record)
+        record = tell_waiters_started(fleet, record)
+    listing.linked(fleet, record, now)
 
 
 def on_link_lost(fleet: Fleet, event: LinkLost, now: float) -> None:

@@ -59,7 +59,7 @@ def find(fleet: Fleet, event: Requested, name: str) -> None:
         fleet.refuse_unknown(event.caller, name)
     elif record.state in (State.STOPPING, State.SWEEPING):
         fleet.put(record.changed(deferred=(*record.deferred, event)))
-    elif record.state in (State.WAITING, State.STARTING) or _is_being_adopted(record):
+    elif record.state in (State.WAITING, State.STARTING) or record.is_being_adopted:
         fleet.put(record.changed(waiters=(*record.waiters, waiter)))
     else:
         _tell_started(fleet, record, waiter)
@@ -85,14 +85,10 @@ def _answer_or_wait(fleet: Fleet, record: Record, waiter: Waiter, now: float) ->
     if record.state is State.WAITING:
         # Whoever asks now need not wait for the backoff; nothing ran before the request.
         launch(fleet, record, now, waiters=(Waiter(waiter.caller, existing=False),))
-    elif record.state is State.STARTING or _is_being_adopted(record):
+    elif record.state is State.STARTING or record.is_being_adopted:
         fleet.put(record.changed(waiters=(*record.waiters, waiter)))
     else:
         _tell_started(fleet, record, waiter)
-
-
-def _is_being_adopted(record: Record) -> bool:
-    return record.state is State.UNLINKED and record.deadline is not None
 
 
 def launch(

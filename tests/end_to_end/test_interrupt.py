@@ -48,7 +48,7 @@ print("pid", spawny.daemon(worker).pid, flush=True)
 try:
     result = getattr(worker, sys.argv[2])()
 except KeyboardInterrupt as error:
-    print("KeyboardInterrupt, caused by", type(error.__cause__).__name__)
+    print("\nKeyboardInterrupt, caused by", type(error.__cause__).__name__)
 else:
     print("result", result)
 print("log", worker.log)
