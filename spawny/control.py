@@ -57,6 +57,7 @@ class StartDaemon(Message):
     loading: its end is told on that socket), or by `Refused`. `token` identifies this one request:
     when it is sent again because a supervisor died in between, no second daemon starts.
     `python` is a path, a venv directory or a version; `caller_python` the client's own executable.
+    One that is not `is_named` has a generated name, and its log goes with it when it ends well.
     """
 
     name: str
@@ -74,6 +75,7 @@ class StartDaemon(Message):
     restart: Restart = "never"
     start_timeout: float = 60.0
     output: Output = "forward"
+    is_named: bool = True
     definition: bytes = b""
 
 

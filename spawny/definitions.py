@@ -94,7 +94,7 @@ class InstanceDefinition(Definition):
             raise InvalidRequest(f"a module's name is text or None, not {module_name!r}")
         if not isinstance(clazz_name, str) or not clazz_name:
             raise InvalidRequest(f"a class's name is text such as 'StringIO', not {clazz_name!r}")
-        self.module_name = module_name
+        self.module_name = module_name or None  # an empty name has always meant none
         self.clazz_name = clazz_name
         self.args = args
         self.kwargs = kwargs

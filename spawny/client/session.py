@@ -60,7 +60,6 @@ class Session:
         self._proxies_lock = threading.Lock()
         self._released: deque[tuple[int, int]] = deque()
         self._events: background.Events | None = None
-        _SESSIONS.add(self)
 
     @property
     def pid(self) -> int:
@@ -228,7 +227,11 @@ class Session:
         if flags & wire.WITH_REFERENCES:
             return ResultUnpickler(body, self).load()
         if not flags & wire.IS_HELD:
-            return pickle.loads(body)
+            try:
+                return pickle.loads(body)
+            except Exception as error:  # (a copy that was asked for: nothing else could fail)
+                text = f"what was copied from daemon {self.name!r} does not load here: {error}"
+                raise _AnswerUnusable(errors.SerializationError(text)) from error
         try:
             value = pickle.loads(body)
         except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
@@ -289,6 +292,7 @@ class Session:
             entry = _ProxyRef(proxy, _proxy_collected)
             entry.reference = reference
             self._proxies[oid] = entry
+            _SESSIONS.add(self)
             return proxy
 
     def release(self, entry: _ProxyRef) -> None:
@@ -299,7 +303,10 @@ class Session:
             del self._proxies[reference.oid]
         if reference.oid != wire.ROOT:
             self._released.append((reference.oid, reference.count))
-        if not self._proxies and len(self._pool) == len(self._channels):
+        if self.gone is not None:
+            if not self._proxies:
+                _SESSIONS.discard(self)
+        elif not self._proxies and len(self._pool) == len(self._channels):
             self.close()
         elif self._released:
             background.wake()
@@ -333,6 +340,7 @@ class Session:
         if self.gone is not None:
             return
         self.gone = "was left by this process"
+        _SESSIONS.discard(self)
         log("debug", "[DaemonProxy] last proxy of daemon %r is gone, leaving it", self.name)
         for channel in list(self._channels):
             self._discard(channel)
@@ -417,7 +425,9 @@ def _proxy_collected(entry: weakref.ref[ObjectProxy]) -> None:
     entry.reference.session.release(entry)
 
 
-_SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
+# Those with a proxy. Held here, not by their proxies alone: when a proxy goes as part of a cycle, the
+# collector would else take the session with it, and call back no weak reference that goes as well.
+_SESSIONS: set[Session] = set()
 
 
 def _after_fork_in_child() -> None:

@@ -6,7 +6,7 @@ spawny. `boot.py` loads it under a private name, straight from its folder: nothi
 installed in the daemon's environment and nothing of ours appears on its `sys.path`.
 
 Two threads. The *main* thread (`server.py`) runs all user code: it loads the definition, then
-answers calls, reading its sockets itself while idle. The *control* thread (`control.py`) accepts
+answers calls, reading its sockets itself while idle. The *control* thread (`guard.py`) accepts
 connections, talks to the supervisor (`link.py`), notices the end of clients and decides when the
 daemon ends; it never runs user code, so it answers even while a call takes hours.
 

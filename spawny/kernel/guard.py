@@ -165,7 +165,14 @@ class Guard(threading.Thread):
                 raise wire.WireError("a connection begins with one frame and waits")
             for kind, _, body in frames:
                 self._first_frame(connection, kind, body)
-        except (wire.WireError, pickle.UnpicklingError, ValueError, TypeError, EOFError):
+        except (
+            wire.WireError,
+            MemoryError,
+            pickle.UnpicklingError,
+            ValueError,
+            TypeError,
+            EOFError,
+        ):
             self._hung_up(connection)
 
     def _first_frame(self, connection, kind, body):

@@ -200,7 +200,7 @@ class Server:
             return False
         try:
             frames = connection.reader.feed(data)
-        except wire.WireError:
+        except (wire.WireError, MemoryError):  # garbage, or a length that it is the same as
             self.drop(connection)
             return False
         return self._answer_all(connection, frames)
@@ -406,6 +406,9 @@ class Server:
             self.exports.describe(type(root))  # so that the control thread may welcome clients
             if type(root) is _Module and root.__name__.startswith("spawny_script_"):
                 self.answers.script_module = root.__name__
+        else:
+            # For the log; the clients get the exception itself.
+            os.write(2, format_error(failure).encode("utf-8", "backslashreplace"))
         with self.state_lock:
             self.failure = failure
             self.state = SERVING if failure is None else FAILED

@@ -147,6 +147,13 @@ class RemoveCallSocket(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveLog(Action):
+    """The log of a daemon that nobody can ask for by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class RotateLogs(Action):
     names: tuple[str, ...]
 

@@ -134,6 +134,8 @@ def close(fleet: Fleet, record: Record, now: float) -> None:
     if fleet.shutting_down or not is_to_restart(record):
         fleet.publish("ended", fleet.put(record.moved(Input.CLOSE)), record.life.reason)
         fleet.do(actions.DropJournal(record.name))
+        if record.life.cause is Cause.DECIDED and not record.request.is_named:
+            fleet.do(actions.RemoveLog(record.name))
     else:
         _retry_or_give_up(fleet, after_death(record, now, fleet.settings), now)
     fleet.touched_at = now

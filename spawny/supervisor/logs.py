@@ -40,6 +40,12 @@ def rotate(path: Path, limit_bytes: int, files: int) -> bool:
     return True
 
 
+def remove(path: Path) -> None:
+    """A log with all that was rotated out of it."""
+    for each in [path, *path.parent.glob(f"{path.name}.*")]:
+        each.unlink(missing_ok=True)
+
+
 def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 

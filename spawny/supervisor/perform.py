@@ -86,6 +86,8 @@ class Performer:
                 self._journal.drop(name)
             case actions.RemoveCallSocket(name):
                 self._paths.call_socket(name).unlink(missing_ok=True)
+            case actions.RemoveLog(name):
+                logs.remove(self._paths.log_file(name))
             case actions.RotateLogs(names):
                 self._rotate(names)
             case actions.Exit(reason):

@@ -14,6 +14,7 @@ import pytest
 
 import spawny
 from spawny import ObjectProxy
+from tests.end_to_end.processes import is_gone
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -397,6 +398,8 @@ def test_what_cannot_travel(m: Any) -> None:
         m.identity(other.vector)
     with pytest.raises(spawny.SerializationError, match="cannot be copied"):
         spawny.value(m.lock)
+    with pytest.raises(spawny.SerializationError, match="does not load here"):
+        spawny.value(m.vector)
     assert (m.integer == object()) is False
     assert m.integer == 7
 
@@ -431,6 +434,17 @@ def test_references_are_released(m: Any) -> None:
     del kept
     gc.collect()
     assert m.exported() == before
+
+
+def test_a_proxy_in_a_cycle_is_released_by_the_collector(home: Path) -> None:
+    """With everything that refers to it, as an exception and its frames do."""
+    module = spawny.run_script("x = []")
+    pid = spawny.daemon(module).pid
+    cycle: list[Any] = [module, module.x]
+    cycle.append(cycle)
+    del module, cycle
+    gc.collect()
+    assert is_gone(pid)
 
 
 def test_copies_and_pickles(m: Any) -> None:

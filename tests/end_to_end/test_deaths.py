@@ -188,8 +188,8 @@ def test_killed_clients_references_are_released() -> None:
         assert ours.count() == 10
         client.process.send_signal(signal.SIGKILL)
         client.process.wait()
-        # The lease ends with the process. The daemon learns of that on another connection than ours,
-        # so a call of ours may be quicker.
+        # The lease ends with the process. The daemon learns of that on another connection than
+        # ours, so a call of ours may be quicker.
         assert eventually(lambda: ours.count() == 0)
     ours.terminate_daemon()
 

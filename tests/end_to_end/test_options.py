@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import spawny
-from tests.end_to_end.processes import Script, is_gone
+from tests.end_to_end.processes import Script, eventually, is_gone
 from tests.interpreters import Interpreter
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -195,3 +195,21 @@ def test_interpreter_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(spawny.DaemonStartError, match="code 7") as caught:
         spawny.run_script("x = 1", python_exe=wrong)
     assert "I am no Python" in caught.value.output
+
+
+def test_logs_of_unnamed_daemons_go_with_them() -> None:
+    """When they end well; a named one's stays to be read."""
+    for name in (None, "named"):
+        module = spawny.run_script("print('words')", name=name)
+        log = Path(spawny.daemon(module).status().log)
+        assert log.read_text() == "words\n"
+        module.terminate_daemon()
+        assert eventually(lambda: not spawny.connect().list())
+        assert log.exists() == (name is not None)
+
+
+def test_log_of_a_definition_that_failed() -> None:
+    """Its traceback is the end of the log."""
+    with pytest.raises(ZeroDivisionError):
+        spawny.run_script("1 / 0", name="failing")
+    assert "ZeroDivisionError: division by zero" in list(spawny.connect().logs("failing"))

@@ -173,6 +173,7 @@ def test_instance_definition(interpreter: Interpreter) -> None:
 def test_instance_definition_without_module(interpreter: Interpreter) -> None:
     """With module None the class is looked up in the caller's globals, then in builtins."""
     assert run_object(InstanceDefinition(None, "str", 1), python_exe=interpreter.path) == "1"
+    assert InstanceDefinition("", "str", 1) == InstanceDefinition(None, "str", 1)
 
 
 def test_instance_definition_of_the_callers_globals() -> None:

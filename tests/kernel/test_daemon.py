@@ -86,7 +86,15 @@ def test_leaves_the_interpreter_to_the_user(daemon: Daemon) -> None:
     assert "spawny" not in call(peer, "names")
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 12, b"\x00" * 12])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff" * 12,
+        b"\x00" * 12,
+        wire.HEADER.pack(1 << 41, wire.CALL, 0, 0) + b"and so on",
+    ],
+)
 def test_garbage_costs_its_connection(daemon: Daemon, garbage: bytes) -> None:
     """Before a hello or after it; other connections never notice."""
     other = daemon.peer("other")
