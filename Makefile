@@ -2,7 +2,7 @@
 # Python >= 3.11. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test readme demo lint format types docs bench clean
+.PHONY: help venv test coverage readme demo lint format types docs bench clean
 
 PYTHON ?=
 PYTEST_ARGS ?=
@@ -67,6 +67,21 @@ venv: .venv/.dev  ## make .venv with spawny and all development tools in it
 
 test: .venv/.dev  ## run the tests; PYTEST_ARGS="-k name" selects
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# What decides, and what parses: complete by branch, by its own tests alone.
+DECIDED := spawny/control.py,spawny/settings.py,spawny/kernel/link.py,spawny/kernel/wire.py,$\
+	spawny/supervisor/core.py,spawny/supervisor/lifecycle.py,spawny/supervisor/policy.py,$\
+	spawny/supervisor/starts.py,spawny/supervisor/endings.py,spawny/supervisor/reports.py,$\
+	spawny/supervisor/requests.py,spawny/supervisor/listing.py,spawny/supervisor/fleet.py,$\
+	spawny/supervisor/records.py,spawny/supervisor/events.py,spawny/supervisor/actions.py
+
+coverage: .venv/.dev  ## see that what is decided is tested in every branch
+	$(BIN)/python -m coverage run --branch --source spawny -m pytest -q -p no:cacheprovider \
+		tests/supervisor/test_core.py tests/supervisor/test_core_properties.py \
+		tests/supervisor/test_lifecycle.py tests/supervisor/test_policy.py \
+		tests/test_control.py tests/test_settings.py \
+		tests/kernel/test_link_codec.py tests/kernel/test_wire.py
+	$(BIN)/python -m coverage report --include '$(DECIDED)' --fail-under 100 --show-missing
 
 readme: .venv/.dev  ## run every program of the README and the tutorial
 	$(BIN)/python -m pytest tests/test_readme.py tests/test_docs.py $(PYTEST_ARGS)

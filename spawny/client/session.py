@@ -425,8 +425,8 @@ def _proxy_collected(entry: weakref.ref[ObjectProxy]) -> None:
     entry.reference.session.release(entry)
 
 
-# Those with a proxy. Held here, not by their proxies alone: when a proxy goes as part of a cycle, the
-# collector would else take the session with it, and call back no weak reference that goes as well.
+# Those with a proxy. Held here, not by their proxies alone: when a proxy goes as part of a cycle,
+# the collector would else take the session too, and call back no weak reference that goes as well.
 _SESSIONS: set[Session] = set()
 
 

@@ -447,6 +447,15 @@ def test_two_who_stop_are_both_answered(world: World) -> None:
     assert isinstance(world.answer(second), control.Done)
 
 
+@pytest.mark.parametrize("is_named", [True, False])
+def test_the_log_of_a_daemon_without_a_name_goes_with_it(world: World, is_named: bool) -> None:
+    """When it ends as it should; one with a name can still be asked for."""
+    process = world.ready(definition(is_named=is_named))
+    world.tell(events.EndingAnnounced(process.link or 0, "its last client left"))
+    world.exit(process, code=0)
+    assert (actions.RemoveLog("etl") in world.done) is not is_named
+
+
 def test_a_daemon_that_announces_its_end(world: World) -> None:
     """Idle, or ended by a client: it is not restarted, whatever the policy, and the reason kept."""
     process = world.ready(definition(restart="always"))

@@ -28,6 +28,7 @@ def definition(
     if_exists: control.IfExists = "attach",
     restart: control.Restart = "never",
     start_timeout: float = 60.0,
+    is_named: bool = True,
 ) -> control.StartDaemon:
     return control.StartDaemon(
         name=name,
@@ -43,6 +44,7 @@ def definition(
         if_exists=if_exists,
         restart=restart,
         start_timeout=start_timeout,
+        is_named=is_named,
         definition=b"payload",
     )
 

@@ -1,0 +1,66 @@
+"""The call channel's frames, however the stream is cut."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spawny.kernel import wire
+
+frames = st.tuples(
+    st.integers(0, 255), st.integers(0, 255), st.one_of(st.just(b""), st.binary(max_size=300))
+)
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    """The data cut at these places, which wrap around its length."""
+    places = sorted({cut % (len(data) + 1) for cut in cuts})
+    return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
+
+
+@given(st.lists(frames, max_size=8), st.lists(st.integers(0, 10_000), max_size=20), st.booleans())
+def test_frames_survive_any_cut(
+    sent: list[tuple[int, int, bytes]], cuts: list[int], into: bool
+) -> None:
+    """Fed as received, or received into the buffer that is offered for a large body."""
+    data = b"".join(wire.frame(kind, body, flags) for kind, flags, body in sent)
+    reader = wire.FrameReader()
+    got: list[tuple[int, int, bytes]] = []
+    for piece in pieces(data, cuts):
+        while into and piece and (view := reader.wanted()) is not None:
+            count = min(len(view), len(piece))
+            view[:count] = piece[:count]
+            got += reader.filled(count)
+            piece = piece[count:]
+        got += reader.feed(piece)
+    assert [(kind, flags, bytes(body)) for kind, flags, body in got] == sent
+    assert not reader.in_frame
+    assert reader.wanted() is None
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0, 10_000), max_size=5))
+def test_garbage_raises_nothing_else(data: bytes, cuts: list[int]) -> None:
+    """A WireError, or a frame too large to exist: never anything else."""
+    reader = wire.FrameReader()
+    try:
+        for piece in pieces(data, cuts):
+            reader.feed(piece)
+    except (wire.WireError, MemoryError):
+        pass
+
+
+def test_in_frame_tells_a_cut_end() -> None:
+    """An end of the stream between frames is an end; within one it is an accident."""
+    reader = wire.FrameReader()
+    whole = wire.frame(wire.CALL, b"body")
+    for end in range(1, len(whole)):
+        reader = wire.FrameReader()
+        assert reader.feed(whole[:end]) == []
+        assert reader.in_frame
+
+
+def test_a_length_beyond_reason_is_garbage() -> None:
+    """It is refused before anything is reserved for it."""
+    with pytest.raises(wire.WireError):
+        wire.parse_header(wire.HEADER.pack(wire.BODY_LIMIT_BYTES + 1, wire.CALL, 0, 0))
+    with pytest.raises(wire.WireError):
+        wire.parse_header(wire.HEADER.pack(0, wire.CALL, 0, 1))
