@@ -1,7 +1,8 @@
 """What happens between calls: one thread per process, for all its sessions.
 
 It prints what a daemon's own threads print, sends the releases of collected proxies when no call
-does, and says when a daemon has ended. Calls never pass through it.
+does, leaves a daemon when its last proxy is gone, and says when one has ended. Calls never pass
+through it.
 """
 
 from __future__ import annotations
@@ -45,18 +46,17 @@ class Events:
         try:
             data = self.sock.recv(64 * 1024)
             frames = self._reader.feed(data)
-        except (OSError, wire.WireError):
+        except (OSError, wire.WireError, MemoryError):
             data, frames = b"", []
         for kind, flags, body in frames:
             if kind == wire.OUTPUT:
                 show(flags, self._decoders[flags].decode(body))
             elif kind == wire.ENDING:
                 self._ending = body.decode("utf-8", "replace")
-        if not data:
-            self._over()
         return bool(data)
 
-    def _over(self) -> None:
+    def over(self) -> None:
+        """The daemon has ended, or is not ours any more."""
         session = self.session()
         if self._ending is not None:
             log("info", "[DaemonProxy] daemon process %s has ended: %s", self.pid, self._ending)
@@ -82,14 +82,15 @@ class _Thread(threading.Thread):
                     os.read(fd, 4096)
                     self._flush()
                 elif not self.by_fd[fd].read():
+                    # In this order: once it is closed, another thread may get the number.
                     self.poller.unregister(fd)
-                    del self.by_fd[fd]
+                    self.by_fd.pop(fd).over()
 
     def _flush(self) -> None:
         for events in list(self.by_fd.values()):
             session = events.session()
             if session is not None:
-                session.flush_released()
+                session.tidy()
 
 
 _thread: _Thread | None = None

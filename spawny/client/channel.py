@@ -13,9 +13,11 @@ import pickle
 import socket
 import sys
 import time
+from contextlib import suppress
 
 from ..errors import UnsafePath
 from ..kernel import wire
+from ..kernel.sessions import PIECE_BYTES, peer_uid
 from .interrupt import PassingInterrupts
 
 TYPE_CHECKING = False
@@ -35,11 +37,10 @@ Frame = tuple[int, int, bytes]
 
 
 class ChannelClosed(ConnectionError):
-    """The daemon closed the connection. `was_sent`: may it have received the whole request?"""
+    """The daemon closed the connection, or sends what makes no sense."""
 
-    def __init__(self, was_sent: bool) -> None:
+    def __init__(self) -> None:
         super().__init__("the daemon closed the connection")
-        self.was_sent = was_sent
 
 
 def open_socket(path: str, timeout: float | None = None) -> socket.socket:
@@ -57,18 +58,24 @@ def open_socket(path: str, timeout: float | None = None) -> socket.socket:
 
 def check_peer(sock: socket.socket, path: str) -> None:
     """Raise `UnsafePath` unless the process at the other end is this user's."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return  # the directory was checked to be closed to others
-    uid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, option, 12)[4:8], sys.byteorder)
-    if uid != os.getuid():
+    uid = peer_uid(sock)
+    if uid not in (None, os.getuid()):
         raise UnsafePath(f"refusing to talk to {path}: uid {uid} serves it")
 
 
 class Channel:
     """A call connection. It carries one request at a time; the session lends it out."""
 
-    __slots__ = ("_decoders", "_path", "_reader", "_waiting", "connection_id", "number", "sock")
+    __slots__ = (
+        "__weakref__",
+        "_decoders",
+        "_path",
+        "_reader",
+        "_waiting",
+        "connection_id",
+        "number",
+        "sock",
+    )
 
     def __init__(self, path: str, timeout: float | None = None) -> None:
         self._path = path
@@ -95,7 +102,7 @@ class Channel:
             if sent < len(data):
                 sock.sendall(memoryview(data)[sent:])
         except OSError as error:
-            raise ChannelClosed(was_sent=False) from error
+            raise _reason(error) from error
         receive = sock.recv
         for _ in range(SPIN_TRIES):
             try:
@@ -106,8 +113,8 @@ class Channel:
                 yield_core()
                 continue
             except OSError as error:
-                raise ChannelClosed(was_sent=True) from error
-            frames = self._reader.feed(data) if data else self._closed()
+                raise _reason(error) from error
+            frames = self._feed(data)
             if len(frames) == 1 and frames[0][0] != wire.OUTPUT:
                 return frames[0]
             self._waiting = frames
@@ -133,20 +140,26 @@ class Channel:
             self._waiting = self._receive()
 
     def _receive(self) -> list[Frame]:
+        view = self._reader.wanted()
         try:
-            view = self._reader.wanted()
-            if view is not None:
-                count = self.sock.recv_into(view)
-                return self._reader.filled(count) if count else self._closed()
-            data = self.sock.recv(READ_BYTES)
-        except TimeoutError:
-            raise
+            if view is None:
+                return self._feed(self.sock.recv(READ_BYTES))
+            count = self.sock.recv_into(view[:PIECE_BYTES])
         except OSError as error:
-            raise ChannelClosed(was_sent=True) from error
-        return self._reader.feed(data) if data else self._closed()
+            raise _reason(error) from error
+        if not count:
+            raise ChannelClosed
+        frames: list[Frame] = self._reader.filled(count)
+        return frames
 
-    def _closed(self) -> list[Frame]:
-        raise ChannelClosed(was_sent=True)
+    def _feed(self, data: bytes) -> list[Frame]:
+        if not data:
+            raise ChannelClosed
+        try:
+            frames: list[Frame] = self._reader.feed(data)
+        except (wire.WireError, MemoryError) as error:
+            raise ChannelClosed from error
+        return frames
 
     def show(self, stream: int, data: bytes) -> None:
         """Print what the daemon's code printed, here."""
@@ -158,11 +171,27 @@ class Channel:
 
 
 def show(stream: int, text: str) -> None:
-    """Write the text to this process's stdout (1) or stderr (2)."""
+    """Write the text to this process's stdout (1) or stderr (2), as well as that goes.
+
+    Never fails: what a daemon prints is no reason for a call to fail here, and its log has it.
+    """
     target = sys.stderr if stream == 2 else sys.stdout
-    if target is not None:
-        target.write(text)
+    with suppress(OSError, ValueError, AttributeError):  # closed, or none
+        try:
+            target.write(text)
+        except UnicodeEncodeError:
+            encoding = target.encoding or "ascii"
+            target.write(text.encode(encoding, "backslashreplace").decode(encoding))
         target.flush()
+
+
+def _reason(error: OSError) -> OSError:
+    """The error to raise for one that came out of a system call: a closed channel, as a rule.
+
+    One without a number is the socket's own timeout, or comes from a signal handler of the
+    application that raises such errors; those pass as they are.
+    """
+    return ChannelClosed() if error.errno is not None else error
 
 
 def errand(path: str, kind: int, *fields: Any, timeout: float = ERRAND_SECONDS) -> Any:
@@ -178,7 +207,7 @@ def errand(path: str, kind: int, *fields: Any, timeout: float = ERRAND_SECONDS) 
             sock.settimeout(max(0.001, deadline - time.monotonic()))
             data = sock.recv(4096)
             if not data:
-                raise ChannelClosed(was_sent=True)
+                raise ChannelClosed()
             for answer, _, body in reader.feed(data):
                 if answer == wire.ACK:
                     return pickle.loads(body)

@@ -13,9 +13,9 @@ import os
 import re
 import sys
 
-from ..address import call_socket, runtime_directory
-from ..errors import DaemonExists, DaemonNotFound
-from .channel import Channel, ChannelClosed
+from ..address import call_socket, check_name, runtime_directory
+from ..errors import CallTimeout, DaemonExists, DaemonNotFound, InvalidRequest
+from .channel import Channel
 from .session import Session
 
 TYPE_CHECKING = False
@@ -112,10 +112,10 @@ def enter(session: Session, channel: Channel) -> ObjectProxy:
         session.listen()
     except BaseException as error:
         session.leave_unused(channel)
-        if isinstance(error, ChannelClosed):
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
             from .obituary import start_failed
 
-            raise start_failed(session.name, "it ended while its definition ran") from error
+            raise start_failed(session.name, "it ended meanwhile", session.pid) from error
         raise
     return proxy
 
@@ -124,7 +124,9 @@ def reach(session: Session) -> Channel:
     """A connection to the daemon of the session's name, whatever it takes short of starting it."""
     try:
         return session.connect()
-    except (OSError, ChannelClosed):
+    except CallTimeout:
+        raise  # somebody does listen there
+    except OSError:
         pass
     from .supervisor import connect
 
@@ -132,7 +134,9 @@ def reach(session: Session) -> Channel:
         supervisor.find(session.name, ATTACH_SECONDS)
     try:
         return session.connect()
-    except (OSError, ChannelClosed) as error:
+    except CallTimeout:
+        raise
+    except OSError as error:
         raise DaemonNotFound(
             f"daemon {session.name!r} runs, but does not answer at {session.path};"
             f" see: spawny logs {session.name}"
@@ -152,6 +156,8 @@ def run_definition(
         check_options(options)
     python = _absolute_python(python_exe)
     name = options.get("name")
+    if name is not None:
+        check_name(name)
     if name is not None and options.get("if_exists", "attach") == "attach":
         proxy = _attach_to_same(name, definition, python)
         if proxy is not None:
@@ -166,7 +172,9 @@ def _attach_to_same(name: str, definition: Definition, python: str | None) -> Ob
     session = Session(name, call_socket(runtime_directory(), name))
     try:
         channel = session.connect()
-    except (OSError, ChannelClosed):
+    except CallTimeout:
+        raise
+    except OSError:
         return None
     found = session.started
     differences = []
@@ -187,6 +195,8 @@ def _absolute_python(python_exe: str | os.PathLike[str] | None) -> str | None:
     """A path as an absolute one, since the supervisor works elsewhere; a version as it is."""
     if python_exe is None:
         return None
+    if not isinstance(python_exe, (str, os.PathLike)):
+        raise InvalidRequest(f"python_exe is a path or a version such as '3.9', not {python_exe!r}")
     python = os.path.expanduser(os.fspath(python_exe))
     if os.sep in python or os.path.exists(python):
         return os.path.abspath(python)  # not resolved: a venv is told by its own path
@@ -201,8 +211,8 @@ def _is_interpreter(python: str, found: Mapping[str, Any]) -> bool:
     match = re.fullmatch(r"(python|pypy|)-?([\d.]*)", python)
     if match is None:
         return False
-    implementation = {"": None, "python": "cpython"}.get(match[1], match[1])
+    implementation = match[1] if match[1] == "pypy" else "cpython"
     wanted = [int(part) for part in match[2].split(".") if part]
-    if implementation not in (None, found["implementation"]):
+    if implementation != found["implementation"]:
         return False
     return bool(wanted == found["version"][: len(wanted)])

@@ -32,8 +32,9 @@ def default_logger() -> logging.Logger:
         def emit(self, record: logging.LogRecord) -> None:
             if logging.getLogger().handlers or len(logger.handlers) > 1:
                 return  # configured since
-            sys.stdout.write(self.format(record) + "\n")
-            sys.stdout.flush()
+            from .channel import show
+
+            show(1, self.format(record) + "\n")
 
     logger = logging.getLogger("spawny")
     if not logger.hasHandlers():

@@ -39,14 +39,18 @@ def daemon_died(session: Session, operation: str) -> DaemonDied:
     )
 
 
-def start_failed(name: str, detail: str) -> DaemonStartError:
+def start_failed(name: str, detail: str, pid: int = 0) -> DaemonStartError:
     """The error to raise when a daemon went away before its definition was ready."""
+    with wait_gone(pid) as wait:
+        wait(EXIT_SECONDS)
     status = _last_status(name)
     reason = status.reason if status is not None and status.reason else detail
     return DaemonStartError(f"daemon {name!r} did not start: {reason}", output=log_tail(name))
 
 
 def _how(session: Session, status: DaemonStatus | None) -> tuple[str, int | None, str | None]:
+    if status is not None and status.pid not in (None, session.started.get("pid")):
+        return "has ended and was started anew", None, None
     is_same = status is not None and status.pid in (None, session.started.get("pid"))
     if status is None or (is_same and status.state in _LIVING):
         return "has closed the connection", None, None

@@ -49,6 +49,16 @@ def check_options(options: Mapping[str, Any]) -> None:
         if key in _CHOICES and value not in _CHOICES[key]:
             raise InvalidRequest(f"{key} is one of {', '.join(_CHOICES[key])}, not {value!r}")
     for key in ("idle_timeout", "start_timeout"):
-        value = options.get(key)
-        if value is not None and (not isinstance(value, (int, float)) or value < 0):
-            raise InvalidRequest(f"{key} is a number of seconds, not {value!r}")
+        if key in options and not (key == "idle_timeout" and options[key] is None):
+            _check_seconds(key, options[key])
+    environ, cwd = options.get("env", {}), options.get("cwd", ".")
+    if not isinstance(environ, Mapping):
+        raise InvalidRequest(f"env is a mapping of names to texts, not {environ!r}")
+    if not isinstance(os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd, str):
+        raise InvalidRequest(f"cwd is a directory's path, not {cwd!r}")
+
+
+def _check_seconds(key: str, value: object) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < float("inf"):  # type: ignore[operator]
+        raise InvalidRequest(f"{key} is a number of seconds, not {value!r}")

@@ -13,8 +13,9 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 
-from ..errors import DaemonDied, SerializationError, SpawnyError, StaleReference
+from ..errors import DaemonDied, SerializationError, StaleReference
 from ..kernel import wire
+from .serialize import Unsendable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def _binary_operation(name: str) -> Callable[..., Any]:
         reference: Reference = reference_of(self)
         try:
             return reference.session.request(wire.OPERATE, (reference.oid, name, args))
-        except SerializationError:
+        except Unsendable:
             return NotImplemented  # the other operand cannot go there, but may know what to do
 
     special.__name__ = special.__qualname__ = name
@@ -316,13 +317,22 @@ def _exit(self: ObjectProxy, kind: Any, error: BaseException | None, trace: Any)
         error = kind()
     try:
         return reference.operate("__exit__", (error,))
-    except SerializationError:
-        return reference.operate("__exit__", (SpawnyErrorAcross(f"{type(error)}: {error}"),))
+    except Unsendable:
+        # It is told at least that there was one, of a class that it has.
+        return reference.operate("__exit__", (RuntimeError(f"{type(error).__name__}: {error}"),))
 
 
-class SpawnyErrorAcross(SpawnyError):
-    """Stands for an exception that cannot travel to a daemon."""
+def _hash(self: ObjectProxy) -> int:
+    """As equal objects here hash: of text and the like, each process has hashes of its own."""
+    reference: Reference = reference_of(self)
+    if reference.remote_type.qualname in _SALTED and reference.remote_type.module == "builtins":
+        return hash(reference.session.request(wire.GETVALUE, (reference.oid,)))
+    remote: int = reference.operate("__hash__", ())
+    return remote
 
+
+# Types whose hashes are salted anew in each process, or are made of such.
+_SALTED = frozenset(["str", "bytes", "tuple", "frozenset"])
 
 _BINARY_NAMES = (
     "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or radd rsub rmul"
@@ -335,6 +345,7 @@ _SPECIALS: dict[str, Callable[..., Any]] = {
 }
 _SPECIALS["__iter__"] = _iterate
 _SPECIALS["__exit__"] = _exit
+_SPECIALS["__hash__"] = _hash
 
 
 def _special(name: str) -> Callable[..., Any]:

@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 
     from .session import Session
 
-# Both are plain in a pickle that holds them, and cheap to look for. As data they do no harm: the
+# All are plain in a pickle that holds them, and cheap to look for. As data they do no harm: the
 # careful way gives the same result.
+_NAMED = b"\x93"  # STACK_GLOBAL: no class or function is named without it
 _MAIN = b"__main__"
 PROXY_MARK = b"attach_again"
+
+
+class Unsendable(SerializationError):
+    """What was to be sent cannot travel, or cannot be loaded there: nothing was executed.
+
+    Only this may be answered by another try; a SerializationError that user code raises may not.
+    """
 
 
 def interpreter_tag() -> str:
@@ -40,7 +48,7 @@ def dumps(request: Any, session: Session) -> tuple[bytes, int]:
     except Exception:  # noqa: BLE001 (whatever it is, the careful way knows more of it)
         pass
     else:
-        if _MAIN not in body and PROXY_MARK not in body:
+        if _NAMED not in body or (_MAIN not in body and PROXY_MARK not in body):
             return body, 0
     return _dumps_carefully(request, session), wire.WITH_REFERENCES
 
@@ -49,10 +57,10 @@ def _dumps_carefully(request: Any, session: Session) -> bytes:
     buffer = io.BytesIO()
     try:
         _careful_pickler(buffer, session).dump(request)
-    except SerializationError:
+    except Unsendable:
         raise
     except Exception as error:
-        raise SerializationError(
+        raise Unsendable(
             f"an argument cannot travel to daemon {session.name!r}: {_first_line(error)}"
         ) from error
     return buffer.getvalue()
@@ -68,7 +76,7 @@ def _careful_pickler(buffer: io.BytesIO, session: Session) -> pickle.Pickler:
             return None
         reference = reference_of(bound_method(obj) if type(obj) is MethodProxy else obj)
         if reference.session is not session:
-            raise SerializationError(
+            raise Unsendable(
                 f"a proxy of daemon {reference.session.name!r} cannot be passed to daemon"
                 f" {session.name!r}: pass spawny.value(...) of it"
             )
@@ -88,7 +96,7 @@ def _careful_pickler(buffer: io.BytesIO, session: Session) -> pickle.Pickler:
 
         def reducer_override(self, obj: Any) -> Any:
             if getattr(obj, "__module__", None) == "__main__" and hasattr(obj, "__qualname__"):
-                raise SerializationError(
+                raise Unsendable(
                     f"{obj.__qualname__} is defined in the running script, and daemon"
                     f" {session.name!r} runs {session.interpreter_tag}, which cannot execute code"
                     f" of {interpreter_tag()}: move it into a module that both can import"

@@ -11,26 +11,42 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import threading
 import weakref
 from collections import deque
+from contextlib import suppress
 
 from .. import errors
-from ..errors import DaemonDied, RemoteError, RemoteTraceback, SpawnyError, StaleReference
+from ..errors import (
+    CallTimeout,
+    DaemonDied,
+    InvalidRequest,
+    RemoteError,
+    RemoteTraceback,
+    StaleReference,
+)
 from ..kernel import wire
 from . import background, interrupt
 from .channel import Channel, ChannelClosed, open_socket
 from .log import log
 from .proxy import ObjectProxy, Reference, RemoteType, make_proxy
-from .serialize import ResultUnpickler, dumps
+from .serialize import ResultUnpickler, Unsendable, dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # A value that was loaded here is let go by the daemon with the next request anyway; a larger one is
 # not kept waiting for that.
 HELD_LIMIT_BYTES = 64 * 1024
+
+# A frame of so many is small enough for the system to take it whole or not at all.
+RELEASES_A_FRAME = 1000
+
+# A daemon's control thread greets at once, however long a call or a definition takes.
+GREETING_SECONDS = 10.0
 
 
 class _ProxyRef(weakref.ref[ObjectProxy]):
@@ -41,7 +57,7 @@ class _ProxyRef(weakref.ref[ObjectProxy]):
 
 
 class Session:
-    """Made by `Session.open`; everything a proxy does goes through `request`."""
+    """Connected by `connect`; everything that a proxy does goes through `request`."""
 
     def __init__(self, name: str, path: str) -> None:
         self.name = name
@@ -53,8 +69,11 @@ class Session:
         self.interpreter_tag = ""
         self.gone: str | None = None  # why it is over
         self._may_come_back = False
+        self._coming_back = threading.Lock()
+        self._is_attached = False  # does the daemon know this session by its id?
         self._pool: list[Channel] = []
-        self._channels: set[Channel] = set()
+        # Weakly: one that an interrupt takes from a thread between two lines is closed by its end.
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._types: dict[int, RemoteType] = {}
         self._proxies: dict[int, _ProxyRef] = {}
         self._proxies_lock = threading.Lock()
@@ -72,21 +91,26 @@ class Session:
 
         Raises OSError where nobody listens and `ChannelClosed` where the daemon ends meanwhile.
         """
-        channel = Channel(self.path, timeout)
+        channel = Channel(self.path, GREETING_SECONDS)
         try:
             channel.sock.sendall(self._hello(wire.ROLE_CALLS))
             kind, _, body = channel.next_frame()
             if kind == wire.ERROR:
                 raise self._remote_exception(body)
             self.started = pickle.loads(body)
-        except OSError as error:
+            if self.started["pid"] == os.getpid():
+                raise InvalidRequest(f"this is daemon {self.name!r} itself: it cannot attach to it")
+        except BaseException as error:
             channel.close()
-            if isinstance(error, (ChannelClosed, TimeoutError)):
-                raise
-            raise ChannelClosed(was_sent=False) from error
-        except BaseException:
-            channel.close()
+            if isinstance(error, TimeoutError) and error.errno is None:
+                raise CallTimeout(
+                    f"daemon {self.name!r} has not answered for {GREETING_SECONDS:g} s: it is"
+                    " stopped, or in C code that keeps the interpreter's lock;"
+                    f" to end it: spawny stop {self.name}"
+                ) from error
             raise
+        channel.sock.settimeout(timeout)
+        self._is_attached = True
         self.pickle_protocol = self.started["pickle_protocol"]
         version = self.started["version"]
         self.interpreter_tag = f"{self.started['implementation']}{version[0]}.{version[1]}"
@@ -137,30 +161,34 @@ class Session:
         if self.gone is not None:
             self._come_back(request)
         body, body_flags = dumps(request, self)
+        channel: Channel | None = None
         try:
-            channel = self._pool.pop()
-        except IndexError:
-            channel = self._new_channel()
-        before = self._release_frame() if self._released else b""
-        try:
+            try:
+                channel = self._pool.pop()
+            except IndexError:
+                channel = self._new_channel()
+            before = self._release_frame() if self._released else b""
             answer, answer_flags, body = channel.exchange(kind, body, flags | body_flags, before)
             if answer == wire.VALUE:
                 return self._value(channel, body, answer_flags)
             if answer == wire.REFERENCE:
                 return self.proxy(*pickle.loads(body))
             error = self._remote_exception(body)
+            if type(error) is DaemonDied:
+                self.ended(f"is gone: {error}", may_come_back=True)
         except ChannelClosed as closed:
             self._discard(channel)
-            channel = None  # type: ignore[assignment]  # nothing to give back
+            channel = None  # nothing to give back
             raise self._died(kind, request) from closed
         except _AnswerUnusable as unusable:
             raise unusable.error from unusable.__cause__
         except BaseException:
             # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and
             # would be taken for another's. The call, if it runs, is of no use to anybody now.
-            channel.interrupt()
+            if channel is not None:
+                channel.interrupt()
             self._discard(channel)
-            channel = None  # type: ignore[assignment]
+            channel = None
             raise
         finally:
             if channel is not None:
@@ -175,7 +203,9 @@ class Session:
             channel = self.connect()
             if self._events is None:
                 self.listen()  # in a forked child
-        except (OSError, ChannelClosed) as error:
+        except CallTimeout:
+            raise
+        except OSError as error:
             raise self._died(None, ()) from error
         kind, _, body = channel.next_frame()
         if kind == wire.ERROR:
@@ -201,9 +231,21 @@ class Session:
             raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
         from .launch import reach
 
+        with self._coming_back:
+            if self.gone is not None:
+                self._attach_anew(reach)
+
+    def _attach_anew(self, reach: Callable[[Session], Channel]) -> None:
+        before = self.started
         self.session_id, self.parent_id = os.urandom(8).hex(), None
         channel = reach(self)
-        self.gone = None
+        if self.started["digest"] != before["digest"]:
+            channel.close()
+            now, self.started = self.started, before
+            raise StaleReference(
+                f"daemon {self.name!r} was replaced by one of another definition"
+                f" ({now['summary']}): attach to it anew"
+            )
         try:
             kind, _, body = channel.next_frame()
             if kind == wire.ERROR:
@@ -213,12 +255,14 @@ class Session:
             self.listen()
         except BaseException:
             channel.close()
-            self.gone = "could not be reached again"
             raise
         self._channels.add(channel)
         self._pool.append(channel)
+        self.gone = None
 
-    def _discard(self, channel: Channel) -> None:
+    def _discard(self, channel: Channel | None) -> None:
+        if channel is None:
+            return
         self._channels.discard(channel)
         channel.close()
 
@@ -250,8 +294,9 @@ class Session:
     def _remote_exception(self, body: bytes) -> BaseException:
         """The exception of an ERROR frame: its real class where that loads here."""
         pickled, module, qualname, message, trace = pickle.loads(body)
-        if module == "spawny.errors":
-            error: BaseException = getattr(errors, qualname, SpawnyError)(message)
+        if module == "spawny.errors" and pickled is None:
+            kind = Unsendable if qualname == "Unsendable" else getattr(errors, qualname)
+            error: BaseException = kind(message)
         else:
             error = RemoteError(f"{module}.{qualname}", message, trace)
             if pickled is not None:
@@ -296,42 +341,50 @@ class Session:
             return proxy
 
     def release(self, entry: _ProxyRef) -> None:
-        """A proxy was collected. This may run inside any line of any thread, so it takes no lock
-        and sends nothing: the next request does, or the background thread."""
+        """A proxy was collected. This may run inside any line of any thread, so it takes no lock,
+        logs nothing and sends nothing: the next request does, or the background thread."""
         reference = entry.reference
         if self._proxies.get(reference.oid) is entry:
             del self._proxies[reference.oid]
         if reference.oid != wire.ROOT:
             self._released.append((reference.oid, reference.count))
-        if self.gone is not None:
-            if not self._proxies:
-                _SESSIONS.discard(self)
-        elif not self._proxies and len(self._pool) == len(self._channels):
-            self.close()
-        elif self._released:
+        if self.gone is None:
             background.wake()
+        elif not self._proxies:
+            _SESSIONS.discard(self)
 
     def _release_frame(self) -> bytes:
-        released = []
-        while self._released:
-            released.append(self._released.popleft())
+        released: list[tuple[int, int]] = []
+        with suppress(IndexError):  # empty, or another thread was quicker
+            while len(released) < RELEASES_A_FRAME:
+                released.append(self._released.popleft())
         frame: bytes = wire.frame(wire.RELEASE, pickle.dumps(released, 2))
         return frame
 
-    def flush_released(self) -> None:
-        """Send what was released if a channel is free; else the call under way does, at its end."""
-        if not self._released or self.gone is not None:
+    def tidy(self) -> None:
+        """On the background thread: what collected proxies leave to be done. Never waits."""
+        if self.gone is not None:
             return
-        try:
-            channel = self._pool.pop()
-        except IndexError:
+        if not self._proxies and len(self._pool) == len(self._channels):
+            self.close()
             return
-        try:
-            channel.sock.sendall(self._release_frame())
-        except OSError:
-            self._discard(channel)
-        else:
-            self._give_back(channel)
+        while self._released:
+            try:
+                channel = self._pool.pop()
+            except IndexError:
+                return  # the call under way will see to it at its end
+            frame = self._release_frame()
+            try:
+                channel.sock.send(frame, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                # The daemon is busy and full of releases already; the next call takes them along.
+                self._released.extend(pickle.loads(frame[wire.HEADER_BYTES :]))
+                self._pool.append(channel)
+                return
+            except OSError:
+                self._discard(channel)
+            else:
+                self._give_back(channel)
 
     # --- its end ---
 
@@ -381,11 +434,14 @@ class Session:
         self._channels.clear()
         self._pool.clear()
         self._proxies_lock = threading.Lock()
+        self._coming_back = threading.Lock()
         self._released.clear()
         if self._events is not None:
             self._events.sock.close()
             self._events = None
-        self.parent_id, self.session_id = self.session_id, os.urandom(8).hex()
+        if self._is_attached:
+            self.parent_id, self._is_attached = self.session_id, False
+        self.session_id = os.urandom(8).hex()
 
 
 class Epitaph:

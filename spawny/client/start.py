@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from ..address import call_socket, runtime_directory
 from ..control import StartDaemon
 from ..definitions import Definition
-from ..errors import DaemonStartError, InvalidRequest
-from .channel import Channel, ChannelClosed
+from ..errors import CallTimeout, DaemonStartError, InvalidRequest
+from .channel import Channel
 from .ending import wait_gone
 from .launch import enter
 from .log import default_logger
@@ -42,8 +42,12 @@ def start(
         started = supervisor.start(request)
     try:
         channel = session.connect(request.start_timeout + READY_GRACE_SECONDS)
-    except (OSError, ChannelClosed) as error:
-        raise start_failed(request.name, "it ended before it could be reached") from error
+    except CallTimeout:
+        raise
+    except OSError as error:
+        raise start_failed(
+            request.name, "it ended before it could be reached", started.pid
+        ) from error
     python_there = session.started["executable"]
     logger.info("[%s] Daemon started using python interpreter: %s", session.pid, python_there)
     proxy = enter(session, channel) if started.existing else _enter_new(session, channel)
@@ -104,7 +108,12 @@ def _environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 
 def _directory(cwd: str | os.PathLike[str] | None) -> str:
     if cwd is None:
-        return os.getcwd()
+        try:
+            return os.getcwd()
+        except FileNotFoundError:
+            raise InvalidRequest(
+                "the current directory was deleted: say where the daemon is to run, with cwd="
+            ) from None
     path = os.path.abspath(os.path.expanduser(os.fspath(cwd)))
     if not os.path.isdir(path):
         raise InvalidRequest(f"cwd: there is no directory {path}")
@@ -116,7 +125,10 @@ def source_directories() -> list[str]:
     prefixes = {os.path.realpath(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
     found = []
     for entry in sys.path:
-        path = os.path.abspath(entry or os.getcwd())
+        try:
+            path = os.path.abspath(entry)  # "" is the current directory, which may be gone
+        except FileNotFoundError:
+            continue
         real = os.path.realpath(path)
         if "site-packages" in real.split(os.sep) or "dist-packages" in real.split(os.sep):
             continue

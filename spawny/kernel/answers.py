@@ -4,6 +4,7 @@ import io
 import pickle
 import sys
 import traceback
+import weakref
 
 from . import objects, wire
 
@@ -12,6 +13,8 @@ _ATOMS = frozenset([type(None), bool, int, float, complex, str, bytes, type(NotI
 # Pickle protocol 4 and 5 name a class or function by this opcode alone; a pickle without it loads
 # anywhere. The byte may occur as data too: then a value is held a little longer than needed.
 _STACK_GLOBAL = b"\x93"
+
+_NONE = wire.frame(wire.VALUE, pickle.dumps(None, 4))
 
 # How a value of a type answers.
 _ATOM, _VALUE, _REFERENCE = range(3)
@@ -25,9 +28,10 @@ _FOLDER = __file__.rpartition("/")[0]
 class KernelError(Exception):
     """An error of spawny's own, raised at the client as the class of that name in spawny.errors."""
 
-    def __init__(self, kind, message):
+    def __init__(self, kind, message, remote_traceback=""):
         super().__init__(message)
         self.kind = kind
+        self.remote_traceback = remote_traceback
 
 
 class Answers:
@@ -35,20 +39,27 @@ class Answers:
 
     def __init__(self, exports):
         self._exports = exports
-        self._modes = dict.fromkeys(_ATOMS, _ATOM)
+        self._modes = weakref.WeakKeyDictionary()  # of types that are no atoms
         self.script_module = None  # classes of a script's own module import nowhere else
 
     def _mode(self, cls):
-        mode = self._modes.get(cls)
-        if mode is None:
-            by_reference = (
-                issubclass(cls, objects.ALWAYS_REFERENCES + (io.IOBase,))
-                or hasattr(cls, "__next__")
-                or cls.__module__ == self.script_module
-                or cls.__module__ == "__main__"
-            )
-            mode = self._modes[cls] = _REFERENCE if by_reference else _VALUE
-        return mode
+        try:
+            if cls in _ATOMS:
+                return _ATOM
+            mode = self._modes.get(cls)
+            if mode is None:
+                mode = self._modes[cls] = self._decide_mode(cls)
+            return mode
+        except Exception:
+            return _REFERENCE  # a class of a metaclass that cannot even be hashed, say
+
+    def _decide_mode(self, cls):
+        by_reference = (
+            issubclass(cls, objects.ALWAYS_REFERENCES + (io.IOBase,))
+            or objects.lookup(cls, "__next__") is not objects.MISSING
+            or cls.__module__ in (self.script_module, "__main__")
+        )
+        return _REFERENCE if by_reference else _VALUE
 
     def encode(self, connection, result, target=None, keep=False):
         """The frame that answers with `result`.
@@ -56,12 +67,11 @@ class Answers:
         A method that returns its own object (`target`) answers with a reference to it, so that
         identity holds; otherwise what can be copied is.
         """
-        mode = self._modes.get(type(result))
-        if mode is not _ATOM or keep:
-            if mode is None:
-                mode = self._mode(type(result))
-            if keep or mode is _REFERENCE or result is target:
-                return self.reference(connection, result)
+        if result is None and not keep:
+            return _NONE
+        mode = self._mode(type(result))
+        if keep or mode is _REFERENCE or (mode is not _ATOM and result is target):
+            return self.reference(connection, result)
         try:
             body = pickle.dumps(result, connection.session.pickle_protocol)
         except Exception:
@@ -73,6 +83,7 @@ class Answers:
 
     def reference(self, connection, result):
         body = self._exports.reference(result, connection.session)
+        connection.referenced.append(body[0])
         return wire.frame(wire.REFERENCE, pickle.dumps(body, 4))
 
     def copy(self, connection, result):
@@ -98,12 +109,12 @@ class Answers:
                 return wire.frame(wire.VALUE, body, wire.IS_HELD if held else 0)
         referenced = set()
         for item in items:
-            if self._modes.get(type(item)) != _ATOM and (by_reference or not self._copies(item)):
+            if type(item) not in _ATOMS and (by_reference or not self._copies(item)):
                 referenced.add(id(item))
         buffer = io.BytesIO()
         pickler = _ReferencePickler(buffer, connection.session.pickle_protocol)
         pickler.referenced = referenced
-        pickler.reference = lambda item: self._exports.reference(item, connection.session)
+        pickler.exports, pickler.connection = self._exports, connection
         pickler.dump((items, is_over))
         return wire.frame(wire.VALUE, buffer.getvalue(), wire.WITH_REFERENCES)
 
@@ -118,29 +129,42 @@ class Answers:
     def error(self, connection, error):
         """The frame for an exception; never fails, whatever the exception is like."""
         kind = type(error)
-        module, qualname, pickled = kind.__module__, kind.__qualname__, None
-        if isinstance(error, KernelError):
-            module, qualname = "spawny.errors", error.kind
-        elif isinstance(error, objects.UnknownReference):
-            module, qualname = "spawny.errors", "StaleReference"
+        if issubclass(kind, KernelError):
+            body = (None, "spawny.errors", error.kind, str(error), error.remote_traceback)
+        elif kind is objects.UnknownReference:
+            body = (None, "spawny.errors", "StaleReference", str(error), "")
         else:
-            try:
-                pickled = pickle.dumps(error, connection.session.pickle_protocol)
-            except Exception:
-                pass  # the client raises a RemoteError from what follows
-        try:
-            message = str(error)[:TEXT_LIMIT]
-        except Exception as broken:
-            message = "(its own text cannot be made: %s)" % type(broken).__name__
-        body = (pickled, module, qualname, message, format_error(error))
+            protocol = connection.session.pickle_protocol
+            # Its __reduce__ is the user's code, and may raise anything; without a pickle the client
+            # raises a RemoteError from the rest.
+            pickled = _attempt(lambda: pickle.dumps(error, protocol), None)
+            body = (pickled,) + describe_error(error) + (format_error(error),)
         return wire.frame(wire.ERROR, pickle.dumps(body, 4))
+
+
+def _attempt(function, otherwise):
+    try:
+        return function()
+    except BaseException:
+        return otherwise
+
+
+def describe_error(error):
+    """(module, qualified name, message) of an exception, as plain texts, whatever it is like."""
+    kind = type(error)
+    message = _attempt(lambda: str.__str__(str(error))[:TEXT_LIMIT], "(its text cannot be made)")
+    module = type.__dict__["__module__"].__get__(kind)
+    qualname = type.__dict__["__qualname__"].__get__(kind)
+    return str.__str__(module) if isinstance(module, str) else "?", qualname, message
 
 
 class _ReferencePickler(pickle.Pickler):
     def persistent_id(self, item):
-        if id(item) in self.referenced:
-            return self.reference(item)
-        return None
+        if id(item) not in self.referenced:
+            return None
+        body = self.exports.reference(item, self.connection.session)
+        self.connection.referenced.append(body[0])
+        return body
 
 
 class ReferenceUnpickler(pickle.Unpickler):
@@ -152,16 +176,24 @@ class ReferenceUnpickler(pickle.Unpickler):
         return self.exports.get(oid)
 
 
+_traceback_of = BaseException.__dict__["__traceback__"]
+
+
 def format_error(error):
     """The traceback as text, from the first frame that is not ours."""
-    trace = error.__traceback__
+    trace = _traceback_of.__get__(error)
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_FOLDER):
         trace = trace.tb_next
-    try:
-        text = "".join(traceback.format_exception(type(error), error, trace))
-    except Exception as broken:
-        text = "(its traceback cannot be formatted: %r)" % broken
-    return text[-TEXT_LIMIT:]
+    lines = _attempt(
+        lambda: traceback.format_exception(type(error), error, trace),
+        ["(its traceback cannot be formatted)"],
+    )
+    return "".join(lines)[-TEXT_LIMIT:]
+
+
+def forget_traceback(error):
+    """Let the frames of an exception go: they hold the arguments of a call that is over."""
+    _attempt(lambda: _traceback_of.__set__(error, None), None)
 
 
 def describe_interpreter():

@@ -1,4 +1,4 @@
-"""The file a daemon's interpreter is started with: `python boot.py NAME TOKEN RUNTIME CALLER`.
+"""The file a daemon's interpreter is started with: `python boot.py NAME TOKEN RUNTIME`.
 
 Loads the kernel under a private name, from its folder, so that its bytecode is cached, `sys.path`
 stays the user's, and no module of ours can shadow one of theirs.
@@ -24,7 +24,9 @@ def load_kernel(folder):
 
 
 def main():
-    name, token, runtime, caller = sys.argv[1:5]
+    if sys.version_info < (3, 6):
+        sys.exit("spawny: a daemon needs Python 3.6 or newer; this is " + sys.version.split()[0])
+    name, token, runtime = sys.argv[1:4]
     daemon = load_kernel(__file__.rpartition("/")[0])
     # User code gets a __main__ of its own, as empty as an interactive one; ours stays referenced,
     # since a module's globals are cleared when it goes.
@@ -33,7 +35,7 @@ def main():
     daemon.our_main = sys.modules["__main__"]
     sys.modules["__main__"] = module
     sys.argv = [""]
-    daemon.main(name, token, runtime, caller)
+    daemon.main(name, token, runtime)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from .server import Server
 our_main = None  # boot.py's module, kept alive
 
 
-def main(name, token, runtime, caller):
+def main(name, token, runtime):
     server = Server(name)
     guard = Guard(server, name, token, runtime)
     guard.start()

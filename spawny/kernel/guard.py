@@ -15,11 +15,12 @@ import sys
 import threading
 import time
 import traceback
+import types
 
 from . import link, wire
 from .answers import TEXT_LIMIT, describe_interpreter
 from .server import LOADING, NEW, SERVING
-from .sessions import Connection, Session, is_ours
+from .sessions import Connection, Session, away_from_stdio, is_ours
 
 # The one who asked for this daemon connects within milliseconds; if it died instead, a daemon that
 # ends with its last client must not wait for a first one for ever.
@@ -31,6 +32,9 @@ EXIT_SECONDS = 5
 # A new supervisor pokes every daemon, so this slow knocking is only the second line.
 LINK_RETRY_SECONDS = 5
 
+# When no connection can be accepted for want of descriptors.
+LISTEN_AGAIN_SECONDS = 0.1
+
 _HELLO_LIMIT = 64 * 1024
 
 
@@ -41,7 +45,7 @@ class Guard(threading.Thread):
         super().__init__(name="spawny-control", daemon=True)
         self.exit_code = 0
         self._server = server
-        self._name = name
+        self._daemon_name = name
         self._token = token
         self._link_path = os.path.join(runtime, "link.sock")
         self._call_path = os.path.join(runtime, "d", name + ".sock")
@@ -54,6 +58,7 @@ class Guard(threading.Thread):
         self._link = None
         self._link_decoder = None
         self._link_retry_at = None
+        self._listen_again_at = None
         self._had_client = False
         self._definition = {}  # the header of `load`
         self._end_at = time.monotonic() + ORPHAN_SECONDS
@@ -73,14 +78,15 @@ class Guard(threading.Thread):
     def run(self):
         self._connect_link()
         while True:
-            for fd, event in self._poller.poll(self._poll_milliseconds()):
+            ready = self._poller.poll(self._poll_milliseconds())
+            for fd, event in ready:
                 try:
                     self._serve(fd, event)
                 except Exception:  # one bad message never costs the daemon
                     traceback.print_exc()
                     if fd in self._by_fd:
                         self._hung_up(self._by_fd[fd])
-            self._keep_time(time.monotonic())
+            self._keep_time(time.monotonic(), is_quiet=not ready)
 
     def ask(self, action, *args):
         """Have this thread do `action(*args)`; from the main thread."""
@@ -91,16 +97,28 @@ class Guard(threading.Thread):
             pass  # the pipe is full of wake-ups already
 
     def _poll_milliseconds(self):
-        times = [at for at in (self._end_at, self._exit_at, self._link_retry_at) if at is not None]
-        if not times:
+        if self._parting and self._exit_at is None:
+            return 0
+        times = (self._end_at, self._exit_at, self._link_retry_at, self._listen_again_at)
+        due = [at for at in times if at is not None]
+        if not due:
             return None
-        return max(0, int((min(times) - time.monotonic()) * 1000) + 1)
+        return max(0, int((min(due) - time.monotonic()) * 1000) + 1)
 
-    def _keep_time(self, now):
+    def _keep_time(self, now, is_quiet):
         if self._link_retry_at is not None and now >= self._link_retry_at:
             self._connect_link()
-        if self._end_at is not None and now >= self._end_at:
+        if self._listen_again_at is not None and now >= self._listen_again_at:
+            self._listen_again_at = None
+            self._poller.register(self._listener.fileno(), select.POLLIN)
+        # Only once nothing waits: who left may have an event connection in the listener's backlog,
+        # and somebody else may be knocking.
+        if is_quiet and self._end_at is not None and now >= self._end_at:
             self.end(self._end_reason)
+        if is_quiet and self._exit_at is None:
+            for connection in self._parting:
+                connection.let_go()
+            self._parting = []
         if self._exit_at is not None and now >= self._exit_at:
             os._exit(self.exit_code)
 
@@ -135,7 +153,11 @@ class Guard(threading.Thread):
         try:
             sock, _ = self._listener.accept()
         except OSError:
-            return  # gone again, or out of descriptors: the others keep what they have
+            # Out of descriptors, as a rule: the knock stays, and would wake us again and again.
+            self._poller.unregister(self._listener.fileno())
+            self._listen_again_at = time.monotonic() + LISTEN_AGAIN_SECONDS
+            return
+        sock = away_from_stdio(sock)
         sock.setblocking(True)
         if not is_ours(sock):
             sock.close()
@@ -199,7 +221,7 @@ class Guard(threading.Thread):
     def _greet(self, connection, protocol, *rest):
         if protocol != wire.PROTOCOL:
             text = "daemon %r speaks call protocol %r, the client %r: stop it and start it anew" % (
-                self._name,
+                self._daemon_name,
                 wire.PROTOCOL,
                 protocol,
             )
@@ -232,7 +254,7 @@ class Guard(threading.Thread):
         started = dict(
             describe_interpreter(),
             protocol=wire.PROTOCOL,
-            name=self._name,
+            name=self._daemon_name,
             pid=self._pid,
             token=self._token,
             digest=self._definition.get("digest", ""),
@@ -291,10 +313,7 @@ class Guard(threading.Thread):
         """A client has closed its half of its event connection: it leaves, but would like to know
         of our end. If it was the last, and we end with it, its socket stays open until we do."""
         self._hung_up(connection, stays_open=True)
-        if self._end_at is not None and self._end_at <= time.monotonic():
-            self._parting.append(connection)
-        else:
-            connection.let_go()
+        self._parting.append(connection)
 
     def _clients_changed(self):
         self._had_client = self._had_client or bool(self._sessions)
@@ -304,7 +323,8 @@ class Guard(threading.Thread):
     def _set_idle_end(self):
         """When the daemon ends for want of clients; never, where its idle_timeout is None."""
         timeout = self._definition.get("idle_timeout")
-        if self._sessions or not self._definition or timeout is None:
+        is_loading = self._server.state in (NEW, LOADING)
+        if self._sessions or timeout is None or (is_loading and not self._had_client):
             self._end_at = None
             return
         if not self._had_client:
@@ -318,7 +338,7 @@ class Guard(threading.Thread):
         if self._link is not None:
             self._hung_up(self._link)
         self._link_retry_at = None
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = away_from_stdio(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             sock.setblocking(False)  # a supervisor that is stopped must not stop us
             sock.connect(self._link_path)
@@ -337,13 +357,12 @@ class Guard(threading.Thread):
                 describe_interpreter(),
                 type="hello",
                 link=link.PROTOCOL,
-                name=self._name,
+                name=self._daemon_name,
                 token=self._token,
                 pid=self._pid,
                 state=self._server.state,
                 clients=len(self._sessions),
                 calls=self._server.calls,
-                call_socket=True,
             )
         )
 
@@ -371,7 +390,7 @@ class Guard(threading.Thread):
             return
         self._definition = header
         self._server.state = LOADING
-        self._set_idle_end()
+        self._end_at = None
         self._server.post(self._load, header, blob)
 
     def _load(self, header, blob):
@@ -380,6 +399,7 @@ class Guard(threading.Thread):
         failure = self._server.load(header, blob)
         if failure is None:
             self.report({"type": "ready", "seconds": round(time.monotonic() - began, 6)})
+            self.ask(self._set_idle_end)
             return
         self.exit_code = 1
         error, trace = (text[-TEXT_LIMIT:] for text in failure)
@@ -424,9 +444,11 @@ class Guard(threading.Thread):
         if running.kind == wire.CALL:
             try:
                 function = self._server.exports.get(request[0])
-                return "%s()" % getattr(function, "__name__", type(function).__name__)
-            except Exception:
+            except ReferenceError:
                 return "?"
+            # Of other objects, looking the name up could run user code, here of all places.
+            is_plain = type(function) in (types.FunctionType, types.BuiltinFunctionType, type)
+            return "%s()" % (function if is_plain else type(function)).__name__
         name = request[1] if len(request) > 1 and isinstance(request[1], str) else "?"
         return name + "()" if running.kind == wire.METHOD else name
 
@@ -489,7 +511,9 @@ class Guard(threading.Thread):
         """In a forked child of user code: let go of every socket, or clients of a daemon that died
         would wait for ever for an end of file that the child holds back."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._server.forwards = False
+        self._server.leave_to_parent()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
         self._listener.close()
         for connection in list(self._by_fd.values()):
             connection.sock.close()

@@ -9,9 +9,7 @@ import sys
 import types
 import zlib
 
-
-class DefinitionError(RuntimeError):
-    """The definition cannot be carried out here; the message says what to do."""
+from .answers import KernelError
 
 
 def load(payload):
@@ -55,7 +53,7 @@ def _load_module(name, path):
     else:
         spec = util.spec_from_file_location(name, path)
     if spec is None:
-        raise DefinitionError("%s is not the file of a Python module" % path)
+        raise KernelError("DaemonStartError", "%s is not the file of a Python module" % path)
     module = util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -76,10 +74,11 @@ def _load_instance(module_name, class_name, arguments):
 
 def _load_object(pickled, type_name, interpreter):
     if interpreter is not None and interpreter != interpreter_tag():
-        raise DefinitionError(
+        raise KernelError(
+            "DaemonStartError",
             "the %s to run holds code of %s, which %s cannot execute: move its class into a module"
             " that both can import, or use an interpreter of the same version"
-            % (type_name, interpreter, interpreter_tag())
+            % (type_name, interpreter, interpreter_tag()),
         )
     return pickle.loads(pickled)
 

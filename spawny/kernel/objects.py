@@ -5,8 +5,10 @@ The one rule: only the main thread changes an export table, so no lock is needed
 """
 
 import collections.abc
+import itertools
 import operator
 import types
+import weakref
 
 from . import wire
 
@@ -163,7 +165,9 @@ class Exports:
         self._objects = {}  # oid -> [object, total count]
         self._oids = {}  # id(object) -> oid, valid while the entry above keeps the object alive
         self._next = wire.ROOT + 1
-        self._types = {}  # type -> (type id, description, methods)
+        # type -> (type id, description, methods); weakly, or every class ever sent would stay
+        self._types = weakref.WeakKeyDictionary()
+        self._type_ids = itertools.count()
         self.root = None
 
     def set_root(self, root):
@@ -229,7 +233,10 @@ class Exports:
 
     def describe(self, cls):
         """(type id, description, names of plain methods) of a type; worked out once per type."""
-        known = self._types.get(cls)
+        try:
+            known = self._types.get(cls)
+        except TypeError:  # a metaclass without a hash
+            cls, known = object, self._types.get(object)
         if known is None:
             methods = _plain_methods(cls)
             module = cls.__module__
@@ -237,13 +244,13 @@ class Exports:
                 "module": module if isinstance(module, str) else "?",
                 "qualname": cls.__qualname__,
                 "specials": [name for name in _SPECIAL_NAMES if _has_special(cls, name)],
-                "unhashable": _lookup(cls, "__hash__") is None,
-                "callable": _lookup(cls, "__call__") is not _MISSING,
+                "unhashable": lookup(cls, "__hash__") is None,
+                "callable": lookup(cls, "__call__") is not MISSING,
                 "collection": _collection(cls),
-                "iterator": _lookup(cls, "__next__") is not _MISSING,
+                "iterator": lookup(cls, "__next__") is not MISSING,
                 "methods": sorted(methods),
             }
-            known = self._types[cls] = (len(self._types), description, methods)
+            known = self._types[cls] = (next(self._type_ids), description, methods)
         return known
 
 
@@ -260,27 +267,27 @@ def next_items(iterator, most):
     return items, False
 
 
-_MISSING = object()
+MISSING = object()
 _SPECIAL_NAMES = sorted(OPERATIONS)
 
 
-def _lookup(cls, name):
+def lookup(cls, name):
     """The attribute as Python looks special methods up: on the type, never on the instance."""
     for base in cls.__mro__:
         if name in base.__dict__:
             return base.__dict__[name]
-    return _MISSING
+    return MISSING
 
 
 def _has_special(cls, name):
     if name == "__bool__":
         return True  # every object has a truth value
-    if name in _REFLECTED and _lookup(cls, _REFLECTED[name]) is not _MISSING:
+    if name in _REFLECTED and lookup(cls, _REFLECTED[name]) is not MISSING:
         return True
-    found = _lookup(cls, name)
-    if found is _MISSING and name in ("__iter__", "__contains__"):
-        return _lookup(cls, "__getitem__") is not _MISSING  # what iter() and `in` fall back to
-    return found is not _MISSING and found is not None
+    found = lookup(cls, name)
+    if found is MISSING and name in ("__iter__", "__contains__"):
+        return lookup(cls, "__getitem__") is not MISSING  # what iter() and `in` fall back to
+    return found is not MISSING and found is not None
 
 
 def _collection(cls):
@@ -295,12 +302,12 @@ def _plain_methods(cls):
     """Names that are surely methods of every instance, unless it shadows them by itself."""
     if issubclass(cls, (type, types.ModuleType)):
         return frozenset()  # what such an object "has" depends on the object, not on its type
-    if _lookup(cls, "__getattribute__") is not object.__dict__["__getattribute__"]:
+    if lookup(cls, "__getattribute__") is not object.__dict__["__getattribute__"]:
         return frozenset()
     names = set()
     for base in cls.__mro__:
         for name in base.__dict__:
-            if not name.startswith("__") and isinstance(_lookup(cls, name), _PLAIN_METHODS):
+            if not name.startswith("__") and isinstance(lookup(cls, name), _PLAIN_METHODS):
                 names.add(name)
     return frozenset(names)
 

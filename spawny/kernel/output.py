@@ -68,6 +68,7 @@ class Stream(io.TextIOWrapper):
     def flush(self):
         self.is_pending = False
         super().flush()
+        self.server.check_interrupt()
 
 
 def install(server):

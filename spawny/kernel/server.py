@@ -19,9 +19,17 @@ import threading
 import time
 
 from . import load, objects, output, wire
-from .answers import Answers, KernelError, ReferenceUnpickler, format_error
+from .answers import (
+    Answers,
+    KernelError,
+    ReferenceUnpickler,
+    describe_error,
+    forget_traceback,
+    format_error,
+)
 
 READ_BYTES = 64 * 1024
+PIECE_BYTES = 1024 * 1024  # of a large body; PyPy prepares all the room that it is offered
 
 # After an answer the next request is often microseconds away: so many non-blocking reads are tried
 # before the thread sleeps in poll. Measured on bare sockets with both ends doing so: 10 us a round
@@ -72,6 +80,8 @@ class Server:
         self.load_output = []
         self._load_output_bytes = 0
         self._main_thread = threading.get_ident()
+        self._settling = threading.Lock()  # a request is either over or interrupted
+        self.is_child = False
         self._interrupts_held = False
         self._caller = None  # the connection that what is printed now belongs to
         self._connections = {}
@@ -118,11 +128,32 @@ class Server:
             running is None or (running.connection, running.number) != (connection, number)
         ):
             return connection.number < number
-        if running is None:
-            return False
-        running.is_cancelled = True
+        with self._settling:
+            if running is None or self.running is not running:
+                return False
+            running.is_cancelled = True
         signal.pthread_kill(self._main_thread, signal.SIGINT)
         return True
+
+    def leave_to_parent(self):
+        """In a forked child of user code: it must take none of our wake-ups, and serve nobody."""
+        self.forwards = False
+        self.is_child = True
+        self._caller = None
+        self._settling = threading.Lock()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _exit_child(self, error):
+        """A forked child has come back from the call that forked it: it ends as a script would,
+        but for what its parent has registered with atexit."""
+        code = 0
+        if error is not None:
+            code = error.code if isinstance(error, SystemExit) else 1
+            if not isinstance(error, SystemExit):
+                os.write(2, format_error(error).encode("utf-8", "backslashreplace"))
+        self.flush()
+        os._exit(code if isinstance(code, int) else 1)
 
     def end(self, reason):
         """Leave the loop: at once when idle, else by interrupting what runs."""
@@ -184,7 +215,7 @@ class Server:
             if view is None:
                 data = connection.sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
                 return self._take(connection, data)
-            count = connection.sock.recv_into(view, 0, socket.MSG_DONTWAIT)
+            count = connection.sock.recv_into(view[:PIECE_BYTES], 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
@@ -216,10 +247,7 @@ class Server:
         if self._connections.pop(connection.fd, None) is not None:
             self._poller.unregister(connection.fd)
             connection.held = None
-            try:
-                connection.sock.shutdown(socket.SHUT_RDWR)  # the control thread sees a hang-up
-            except OSError:
-                pass
+            connection.shut_down()  # the control thread sees a hang-up
             connection.let_go()
 
     def adopt(self, connection):
@@ -240,25 +268,28 @@ class Server:
         if kind == wire.RELEASE:
             connection.held = None
             return self._release(connection, body)
-        connection.number += 1
         handler = self._handlers.get(kind)
-        if handler is None:
-            self.drop(connection)
+        if handler is None or connection.is_over:
+            self.drop(connection)  # garbage, or a client that is dead and does not want it any more
             return False
+        connection.number += 1
+        connection.referenced.clear()
         self._caller = connection
-        self.running = running = Running(connection, connection.number, kind)
         try:
-            try:
-                request = running.request = self._load_request(body, flags)
-                if connection.cancelled == connection.number:
-                    raise KeyboardInterrupt
-                reply = handler(connection, flags, *request)
-            finally:
-                self.running = None
+            self.running = running = Running(connection, connection.number, kind)
+            request = running.request = self._load_request(body, flags)
+            if connection.cancelled == connection.number:
+                raise KeyboardInterrupt
+            reply = handler(connection, flags, *request)
+            self._settle(running)
         except BaseException as error:
             self.running = None
-            reply = self._error_reply(connection, self._said_why(error, "DaemonDied"))
-            error.__traceback__ = None  # its frames hold the call's arguments
+            if self.is_child:
+                self._exit_child(error)
+            reply = self.answers.error(connection, self._said_why(error, "DaemonDied"))
+            forget_traceback(error)
+        if self.is_child:
+            self._exit_child(None)
         self.calls += 1
         out, err = self._streams
         if out.is_pending or err.is_pending:
@@ -267,9 +298,18 @@ class Server:
         try:
             connection.send(reply)
         except OSError:
+            for oid in connection.referenced:
+                self.exports.release(connection.session, oid, 1)
             self.drop(connection)
             return False
         return True
+
+    def _settle(self, running):
+        """The request is done; an interrupt that was promised, but came too late, still counts."""
+        with self._settling:
+            self.running = None
+        if running.is_cancelled:
+            raise KeyboardInterrupt
 
     def _load_request(self, body, flags):
         try:
@@ -285,23 +325,17 @@ class Server:
                 remedy = "move that code into a module, or install cloudpickle there"
             else:
                 remedy = "what they name must be importable there"
+            _, kind, message = describe_error(error)
             text = "the arguments cannot be loaded in daemon %r (%s: %s): %s"
-            values = (self.name, type(error).__name__, error, remedy)
-            raise KernelError("SerializationError", text % values) from error
+            text %= (self.name, kind, message, remedy)
+            raise KernelError("Unsendable", text, format_error(error)) from None
 
     def _said_why(self, error, kind):
         """The error to report: a client must not take the end of the daemon for its own Ctrl-C."""
-        if not (self.is_ending and isinstance(error, KeyboardInterrupt)):
+        if not (self.is_ending and issubclass(type(error), KeyboardInterrupt)):
             return error
         text = "daemon %r was ended while this ran: %s" % (self.name, self.ending_reason)
-        return KernelError(kind, text).with_traceback(error.__traceback__)
-
-    def _error_reply(self, connection, error):
-        while True:
-            try:
-                return self.answers.error(connection, error)
-            except KeyboardInterrupt:
-                continue  # a second interrupt, of a call that has been interrupted already
+        return KernelError(kind, text, format_error(error))
 
     def flush(self):
         """Bring out what the streams hold back."""
@@ -315,7 +349,7 @@ class Server:
         try:
             for oid, count in pickle.loads(body):
                 self.exports.release(connection.session, oid, count)
-        except (ValueError, TypeError, pickle.UnpicklingError, EOFError):
+        except Exception:  # unpickling garbage may raise anything
             self.drop(connection)
             return False
         return True
@@ -399,7 +433,11 @@ class Server:
                 self.running = None
         except BaseException as error:
             self.running = None
+            if self.is_child:
+                self._exit_child(error)
             failure = self._said_why(error, "DaemonStartError")
+        if self.is_child:
+            self._exit_child(None)
         self.flush()
         if failure is None:
             self.exports.set_root(root)
@@ -418,10 +456,11 @@ class Server:
         for connection in waiting:
             self.welcome(connection)
             self.adopt(connection)
-        return failure and (
-            "%s: %s" % (getattr(failure, "kind", type(failure).__name__), failure),
-            format_error(failure),
-        )
+        if failure is None:
+            return None
+        kind = getattr(failure, "kind", None) if type(failure) is KernelError else None
+        _, name, message = describe_error(failure)
+        return "%s: %s" % (kind or name, message), format_error(failure)
 
     def welcome(self, connection):
         """The last answer to a hello, once the definition is done with.
@@ -435,10 +474,7 @@ class Server:
             root = self.exports.reference(self.exports.root, connection.session)
             body = (root, connection.connection_id)
             reply = wire.frame(wire.READY, pickle.dumps(body, 4))
-        try:
-            connection.send(reply)
-        except OSError:
-            pass  # its hang-up is noticed as any other
+        connection.push(reply, is_dispensable=False)
 
     # --- output and interrupts ---
 
@@ -450,9 +486,9 @@ class Server:
         caller = self._caller
         if caller is not None and threading.get_ident() == self._main_thread:
             try:
-                caller.send(frame)
+                caller.send(frame, is_dispensable=True)
             except OSError:
-                pass  # the answer will find out
+                pass  # gone; the answer will find out
             return
         if self.state in (NEW, LOADING):
             with self.state_lock:
@@ -482,13 +518,14 @@ class Server:
     @contextlib.contextmanager
     def interrupts_held(self):
         """No interrupt in here; one that came is raised by the next `check_interrupt`."""
-        mine = threading.get_ident() == self._main_thread
-        self._interrupts_held = mine or self._interrupts_held
+        if threading.get_ident() != self._main_thread:
+            yield  # signals are handled on the main thread alone
+            return
+        self._interrupts_held = True
         try:
             yield
         finally:
-            if mine:
-                self._interrupts_held = False
+            self._interrupts_held = False
 
 
 _Module = type(sys)

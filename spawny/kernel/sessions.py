@@ -1,6 +1,7 @@
 """Who is connected: a session is one client process, an open connection of it is its lease."""
 
 import collections
+import fcntl
 import os
 import select
 import socket
@@ -9,12 +10,15 @@ import threading
 
 from . import wire
 
-# A client that takes nothing of an answer for so long is given up; it may be stopped, and every
-# other client waits behind it.
-STALL_SECONDS = 30
+# A client that takes nothing of what it is sent for so long gets the rest from the control thread,
+# whenever it goes on: it may be stopped, and every other client waits behind it.
+STALL_SECONDS = 0.5
 
 # What may wait for a client that does not read its output; more is dropped (the log has it all).
 BACKLOG_BYTES = 1024 * 1024
+
+# The most that is handed to the system at once: PyPy copies all that it is given.
+PIECE_BYTES = 1024 * 1024
 
 
 class Session:
@@ -42,6 +46,7 @@ class Connection:
         self.reader = wire.FrameReader()
         self.number = 0  # of the request being answered, or answered last
         self.cancelled = -1  # the number of a request that its client interrupted
+        self.referenced = []  # numbers of the references in the answer being made
         self.held = None  # what HELD may ask for: (value, None) or a NEXT's (items, is_over)
         self.is_over = False
         self._on_backlog = on_backlog  # called with this connection when a push has to wait
@@ -50,13 +55,12 @@ class Connection:
         self._backlog_bytes = 0
         self._lock = threading.Lock()
 
-    def send(self, data):
-        """Send all of `data`; raises OSError when the client is gone or has stalled."""
-        if self._backlog:
-            with self._lock:
-                data = b"".join(self._backlog) + data
-                self._backlog.clear()
-                self._backlog_bytes = 0
+    def send(self, data, is_dispensable=False):
+        """Send `data`, waiting for the client as long as it takes some of it now and then; what it
+        does not take goes to the backlog, as by `push`. Raises OSError when the client is gone."""
+        if self._backlog_bytes:  # counted until it is sent, so that nothing is overtaken
+            self.push(data, is_dispensable)
+            return
         sent = _send_now(self.sock, data)
         if sent == len(data):
             return
@@ -65,13 +69,15 @@ class Connection:
         poller.register(self.fd, select.POLLOUT)
         while view:
             if not poller.poll(STALL_SECONDS * 1000):
-                raise socket.timeout("the client takes nothing")
+                self.push(bytes(view), is_dispensable=False)
+                return
             view = view[_send_now(self.sock, view) :]
 
-    def push(self, data):
-        """Send without waiting; what does not fit waits in a bounded backlog. From any thread."""
+    def push(self, data, is_dispensable=True):
+        """Send without waiting; what does not fit waits in a backlog, which is bounded for what is
+        dispensable. From any thread."""
         with self._lock:
-            if self._backlog_bytes > BACKLOG_BYTES:
+            if is_dispensable and self._backlog_bytes > BACKLOG_BYTES:
                 return
             try:
                 sent = 0 if self._backlog else _send_now(self.sock, data)
@@ -92,12 +98,20 @@ class Connection:
                     sent = _send_now(self.sock, data)
                 except OSError:
                     self._backlog.clear()
+                    self._backlog_bytes = 0
                     break
                 self._backlog_bytes -= sent
                 if sent < len(data):
-                    self._backlog.appendleft(data[sent:])
+                    self._backlog.appendleft(memoryview(data)[sent:])
                     return True
             return False
+
+    def shut_down(self):
+        """End the conversation for both sides; the descriptor stays until both threads let go."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
 
     def let_go(self):
         """One of the two threads is done with it."""
@@ -110,9 +124,20 @@ class Connection:
 
 def _send_now(sock, data):
     try:
-        return sock.send(data, socket.MSG_DONTWAIT)
+        return sock.send(memoryview(data)[:PIECE_BYTES], socket.MSG_DONTWAIT)
     except BlockingIOError:
         return 0
+
+
+def away_from_stdio(sock):
+    """The socket, its descriptor above 2: where user code has closed 0 to 2, what is printed later
+    would else be sent to whoever is connected there."""
+    if sock.fileno() > 2:
+        return sock
+    moved = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD, 3)
+    os.set_inheritable(moved, False)  # PyPy lacks F_DUPFD_CLOEXEC
+    with sock:
+        return socket.socket(sock.family, sock.type, sock.proto, moved)
 
 
 def peer_uid(sock):

@@ -115,6 +115,11 @@ class FrameReader:
 
     def feed(self, data):
         """The frames that `data` completes; raises `WireError` on garbage."""
+        if self._body is None and not self._head and len(data) >= HEADER_BYTES:
+            # The usual case, and the hot path: one whole frame.
+            length, kind, flags, zero = HEADER.unpack_from(data)
+            if len(data) == HEADER_BYTES + length and not zero:
+                return [(kind, flags, data[HEADER_BYTES:])]
         frames = []
         if self._body is not None:
             room = len(self._body) - self._filled

@@ -45,11 +45,19 @@ def poke_daemons(paths: Paths, living: frozenset[str]) -> None:
             _poke(path)
         except OSError as error:
             if error.errno == errno.ECONNREFUSED and path.stem not in living:
-                logger.info("removed the stale socket %s", path)
-                path.unlink(missing_ok=True)
+                _remove(path)
             else:
                 # It phones home by itself, in a few seconds.
                 logger.info("could not poke %s: %s", path, error)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # a directory, say: whoever made it may keep it
+        logger.warning("cannot remove %s: %s", path, error)
+    else:
+        logger.info("removed the stale socket %s", path)
 
 
 def _poke(path: Path) -> None:

@@ -34,6 +34,8 @@ def rotate(path: Path, limit_bytes: int, files: int) -> bool:
     # First under another name, so that a half-made copy is never taken for a log.
     copy = _numbered(path, 0)
     with open(path, "rb") as source, open(open_for_append(copy), "wb") as target:
+        # Only the end of one that has grown far over the limit since it was looked at last.
+        source.seek(max(0, source.seek(0, os.SEEK_END) - limit_bytes))
         shutil.copyfileobj(source, target)
     copy.replace(_numbered(path, 1))
     os.truncate(path, 0)

@@ -98,14 +98,7 @@ class Processes:
 
     def _command(self, request: control.StartDaemon, interpreter: Interpreter) -> list[str]:
         runtime = str(self._paths.runtime)
-        return [
-            interpreter.executable,
-            self._boot,
-            request.name,
-            request.token,
-            runtime,
-            request.caller_python,
-        ]
+        return [interpreter.executable, self._boot, request.name, request.token, runtime]
 
     # --- watching -------------------------------------------------------------------------------
 

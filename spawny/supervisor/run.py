@@ -116,9 +116,11 @@ class Supervisor:
     def close(self) -> None:
         """Leave nothing but the daemons and their journal."""
         self._notifier.stopping(self._performer.exit_reason or "")
-        if self._owns_socket:
-            self._paths.supervisor_socket.unlink(missing_ok=True)
-        self._paths.link_socket.unlink(missing_ok=True)
+        # Where the directory was removed under us, another supervisor may have made it anew.
+        if self._is_reachable():
+            if self._owns_socket:
+                self._paths.supervisor_socket.unlink(missing_ok=True)
+            self._paths.link_socket.unlink(missing_ok=True)
         self._daemons.close_all()
         self._clients.close()
 

@@ -35,8 +35,9 @@ def hold(lock: Path, serving: Path, patience_seconds: float = PATIENCE_SECONDS) 
         yield
     finally:
         # Removed before it is freed: whoever waits for it notices that the file is not the one of
-        # this path any more, and takes a new one.
-        lock.unlink(missing_ok=True)
+        # this path any more, and takes a new one. If it is not ours any more, it stays.
+        if _is_at(fd, lock):
+            lock.unlink(missing_ok=True)
         os.close(fd)
 
 

@@ -457,6 +457,44 @@ def test_copies_and_pickles(m: Any) -> None:
         copy.deepcopy(m.vector)
 
 
+def test_hashes_agree_with_equality(m: Any) -> None:
+    """A proxy is found in a set by an equal object, and the other way round."""
+    assert {m.text: 1}["hello"] == 1
+    assert {"hello": 1}[m.text] == 1
+    assert {7: 1}[m.integer] == 1
+
+
+def test_an_operator_is_carried_out_once(home: Path) -> None:
+    """Also where user code itself raises a SerializationError."""
+    module = spawny.run_script(
+        """
+import pickle
+class SerializationError(TypeError):
+    pass
+SerializationError.__module__ = "spawny.errors"
+class Counter:
+    def __init__(self): self.n = 0
+    def __add__(self, other):
+        self.n += 1
+        raise SerializationError("mine")
+    def __enter__(self): return self
+    def __exit__(self, *error):
+        self.n += 1
+        raise SerializationError("mine")
+counter = Counter()
+"""
+    )
+    with pytest.raises((spawny.SerializationError, spawny.RemoteError), match="mine"):
+        module.counter + 1
+    assert module.counter.n == 1
+    with (
+        pytest.raises((spawny.SerializationError, spawny.RemoteError), match="mine"),
+        module.counter,
+    ):
+        pass
+    assert module.counter.n == 2
+
+
 def test_addresses_never_cross(m: Any) -> None:
     """Protocols that hand out memory addresses are not passed on."""
     for name in ("__array_interface__", "__array_struct__", "__dlpack__"):

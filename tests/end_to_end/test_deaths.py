@@ -194,7 +194,7 @@ def test_killed_clients_references_are_released() -> None:
     ours.terminate_daemon()
 
 
-def test_daemon_stopped_by_sigkill_while_loading(fifo: Path) -> None:
+def test_daemon_stopped_by_sigkill_while_loading() -> None:
     """A daemon that dies in its definition is a `DaemonStartError` that tells the signal."""
     with pytest.raises(spawny.DaemonStartError, match="SIGKILL"):
         spawny.run_script("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")

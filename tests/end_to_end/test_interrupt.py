@@ -17,8 +17,8 @@ worker = spawny.run_script('''
 import time
 log = []
 def sleep():
-    print("sleeping", flush=True)
     try:
+        print("sleeping", flush=True)
         time.sleep(1000)
     except KeyboardInterrupt:
         log.append("interrupted")
@@ -31,24 +31,27 @@ def talk():
     while True:
         print("talking")
 def swallow():
-    print("swallowing", flush=True)
     try:
+        print("swallowing", flush=True)
         time.sleep(1000)
     except KeyboardInterrupt:
         return "survived"
 def stubborn():
-    print("stubborn", flush=True)
+    said = "stubborn"
     while True:
         try:
+            print(said, flush=True)
+            said = "again"
             time.sleep(1000)
         except KeyboardInterrupt:
-            print("again", flush=True)
+            pass
 ''', python_exe=sys.argv[1] or None)
 print("pid", spawny.daemon(worker).pid, flush=True)
 try:
     result = getattr(worker, sys.argv[2])()
 except KeyboardInterrupt as error:
-    print("\nKeyboardInterrupt, caused by", type(error.__cause__).__name__)
+    print()  # the call may have been cut in the middle of a line
+    print("KeyboardInterrupt, caused by", type(error.__cause__).__name__)
 else:
     print("result", result)
 print("log", worker.log)
@@ -88,6 +91,7 @@ def test_a_second_interrupt_gives_up_waiting() -> None:
         client.until("again")
         press_ctrl_c(client)
         assert client.until("Keyb").startswith("KeyboardInterrupt")
+        assert client.process.poll() is None  # it goes on with its script
         client.process.send_signal(signal.SIGKILL)
     assert is_gone(pid)  # by force, once it has had the time for a clean end
 

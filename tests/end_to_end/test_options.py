@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,14 @@ def test_large_output_arrives_whole(capfd: pytest.CaptureFixture[str]) -> None:
         {"start_timeout": "long"},
         {"cwd": "/no/such/directory"},
         {"env": {"A": 1}},
+        {"env": None},
+        {"cwd": 5},
+        {"cwd": b"/tmp"},
+        {"start_timeout": None},
+        {"start_timeout": float("nan")},
+        {"idle_timeout": float("inf")},
+        {"name": "", "if_exists": "replace"},
+        {"python_exe": 5},
     ],
     ids=str,
 )
@@ -213,3 +222,51 @@ def test_log_of_a_definition_that_failed() -> None:
     with pytest.raises(ZeroDivisionError):
         spawny.run_script("1 / 0", name="failing")
     assert "ZeroDivisionError: division by zero" in list(spawny.connect().logs("failing"))
+
+
+def test_a_stopped_daemon_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attaching to one does not wait for ever; the error says what may be done."""
+    monkeypatch.setattr("spawny.client.session.GREETING_SECONDS", 0.3)
+    module = spawny.run_script(SCRIPT, name="stopped")
+    pid = module.pid()
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(spawny.CallTimeout, match="stopped"):
+        spawny.attach("stopped")
+    os.kill(pid, signal.SIGCONT)
+    assert spawny.attach("stopped").pid() == pid
+    module.terminate_daemon()
+
+
+def test_a_daemon_cannot_attach_to_itself() -> None:
+    """Its one thread for calls would wait for itself."""
+    module = spawny.run_script("def attach(name):\n    import spawny\n    spawny.attach(name)\n")
+    with pytest.raises(spawny.InvalidRequest, match="itself"):
+        module.attach(spawny.daemon(module).name)
+
+
+def test_text_that_stdout_cannot_take() -> None:
+    """It is shown as well as that goes, and the call succeeds."""
+    with Script(
+        """
+        import spawny
+        module = spawny.run_script("def talk():\\n    print('euro \\u20ac')\\n    return 1")
+        print(module.talk())
+        """,
+        PYTHONIOENCODING="ascii",
+    ) as client:
+        client.until("euro")
+        assert client.until("1") == "1"
+
+
+def test_no_stdout_at_all() -> None:
+    """A client without one starts and calls all the same."""
+    with Script(
+        """
+        import os, sys
+        sys.stdout = None
+        import spawny
+        module = spawny.run_script("print(1)\\ndef talk():\\n    print(2)\\n    return 3")
+        os._exit(module.talk())
+        """
+    ) as client:
+        assert client.end()[0] == 3

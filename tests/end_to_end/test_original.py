@@ -5,6 +5,8 @@ import io
 import logging
 import queue
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,9 +103,9 @@ def test_ends_with_its_last_proxy(interpreter: Interpreter) -> None:
     assert is_gone(pid)
 
 
-@pytest.mark.parametrize("how", ["collected", "terminated"])
-def test_the_end_is_logged(how: str) -> None:
-    """A log line says that the process has ended, and why."""
+@contextmanager
+def logged_lines(level: int) -> Iterator[queue.Queue[str]]:
+    """What the logger `spawny` says from that level on, from whatever thread."""
     said: queue.Queue[str] = queue.Queue()
 
     class Keep(logging.Handler):
@@ -111,22 +113,30 @@ def test_the_end_is_logged(how: str) -> None:
             said.put(record.getMessage())
 
     logger, handler = logging.getLogger("spawny"), Keep()
-    level = logger.level
+    before = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+@pytest.mark.parametrize("how", ["collected", "terminated"])
+def test_the_end_is_logged(how: str) -> None:
+    """A log line says that the process has ended, and why."""
+    with logged_lines(logging.INFO) as lines:
         daemon_module = run_script(SCRIPT)
         pid = daemon(daemon_module).pid
         if how == "terminated":
             daemon_module.terminate_daemon()
         del daemon_module
         gc.collect()
-        line = said.get(timeout=PATIENCE_SECONDS)
-        while f"daemon process {pid} has ended" not in line:
-            line = said.get(timeout=PATIENCE_SECONDS)
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        while f"daemon process {pid} has ended" not in (
+            line := lines.get(timeout=PATIENCE_SECONDS)
+        ):
+            pass
     assert line.endswith("terminate_daemon() was called" if how == "terminated" else "client left")
 
 
@@ -209,24 +219,12 @@ def test_definitions_are_run_by_run_object(tmp_path: Path) -> None:
 
 def test_debug_level() -> None:
     """`logging.getLogger('spawny')` is the logger to turn up."""
-    records: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            records.append(record.getMessage())
-
-    logger = logging.getLogger("spawny")
-    handler, level = Keep(), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
+    with logged_lines(logging.DEBUG) as lines:
         module = run_script("x = 1")
         del module
         gc.collect()
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-    assert any("last proxy" in text for text in records)
+        while "last proxy" not in lines.get(timeout=PATIENCE_SECONDS):
+            pass
 
 
 def test_exception_in_the_definition(interpreter: Interpreter, tmp_path: Path) -> None:

@@ -97,9 +97,12 @@ def test_fork_in_the_middle_of_a_call(tmp_path: Path) -> None:
     with open(fifo, "w") as go:
         child = os.fork()
         if not child:
-            os._exit(0)
-        os.waitpid(child, 0)
-        go.write("answer")
+            # Its call waits behind the parent's, and for that the parent's must be let go.
+            go.write("answer")
+            go.close()
+            os._exit(0 if module.echo("child") == ("child",) else 1)
+        go.close()
+        assert os.waitpid(child, 0)[1] == 0
     caller.join(PATIENCE_SECONDS)
     assert answers == ["answer"]
 
@@ -127,7 +130,7 @@ def test_forked_child_outlives_the_parents_proxies() -> None:
         assert is_gone(pid)
 
 
-def test_daemon_that_forks_does_not_keep_its_clients_waiting(tmp_path: Path) -> None:
+def test_daemon_that_forks_does_not_keep_its_clients_waiting() -> None:
     """A child of a daemon holds no connection: the daemon's death is seen at once."""
     module = spawny.run_script(
         """

@@ -131,7 +131,7 @@ def bare_daemon(python: str) -> Iterator[Daemon]:
         listener.listen(8)
         with (runtime / "log").open("ab") as log:
             process = subprocess.Popen(
-                [python, str(BOOT), "bare", "token", folder, ""],
+                [python, str(BOOT), "bare", "token", folder],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -14,6 +14,10 @@ from tests.kernel.bare import PATIENCE_SECONDS, Daemon, Peer, bare_daemon
 SCRIPT = """
 import atexit, os, sys, threading, time
 def echo(x): return x
+counted = []
+def count():
+    counted.append(1)
+    return len(counted)
 def lock(): return threading.Lock()
 def fail(): raise ValueError("no")
 class Broken(Exception):
@@ -24,6 +28,11 @@ def leave(): sys.exit(3)
 def talk():
     print("half a line", end="")
     return 1
+def chatter(lines):
+    for n in range(lines): print("x" * 1000)
+    return "done"
+def close_stdio():
+    for fd in (0, 1, 2): os.close(fd)
 def spin():
     while True: time.sleep(0.01)
 def ours():
@@ -64,6 +73,15 @@ def call(peer: Peer, name: str, *args: Any) -> Any:
     kind, body = peer.ask(wire.CALL, function(peer, name), args, {})
     assert kind == wire.VALUE, body
     return body
+
+
+def wait_busy(daemon: Daemon, what: str) -> dict[str, Any]:
+    """What the daemon says of the call that runs, once it is this one."""
+    while True:
+        daemon.link.send("ping", id=7)
+        busy: dict[str, Any] | None = daemon.link.expect("pong")["busy"]
+        if busy is not None and busy["what"] == what:
+            return busy
 
 
 def test_says_who_it_is(bare: Daemon, interpreter: Interpreter) -> None:
@@ -110,10 +128,12 @@ def test_garbage_costs_its_connection(daemon: Daemon, garbage: bytes) -> None:
 def test_half_a_frame_costs_its_connection(daemon: Daemon) -> None:
     """A client that dies while it sends has not called."""
     peer = daemon.peer()
-    whole = wire.frame(wire.CALL, pickle.dumps((function(peer, "leave"), (), {}), 4))
+    whole = wire.frame(wire.CALL, pickle.dumps((function(peer, "count"), (), {}), 4))
     peer.sock.sendall(whole[:-3])
     peer.sock.close()
-    assert call(daemon.peer("other"), "echo", 1) == 1
+    other = daemon.peer("other")
+    assert call(other, "echo", 1) == 1
+    assert call(other, "count") == 1
 
 
 @pytest.mark.parametrize(
@@ -128,12 +148,12 @@ def test_a_bad_request_costs_that_request(daemon: Daemon, body: bytes) -> None:
 
 
 def test_class_missing_there(daemon: Daemon) -> None:
-    """Arguments of a class that the daemon lacks are a SerializationError."""
+    """Arguments of a class that the daemon lacks cannot be loaded, and nothing is executed."""
     peer = daemon.peer()
     body = b"\x80\x04\x8c\x0bno_such_mod\x8c\x03Cls\x93."
     peer.sock.sendall(wire.frame(wire.CALL, body))
     kind, (_, module, name, message, _) = peer.answer()
-    assert (kind, module, name) == (wire.ERROR, "spawny.errors", "SerializationError")
+    assert (kind, module, name) == (wire.ERROR, "spawny.errors", "Unsendable")
     assert "no_such_mod" in message
 
 
@@ -219,13 +239,7 @@ def test_control_thread_answers_while_the_main_thread_is_busy(daemon: Daemon) ->
     """Ping, stacks, attaching, interrupt: none of them waits for the call."""
     peer = daemon.peer()
     peer.send(wire.CALL, function(peer, "spin"), (), {})
-    while True:
-        daemon.link.send("ping", id=7)
-        pong = daemon.link.expect("pong")
-        if pong["busy"] and pong["busy"]["what"] != "?":
-            break
-    assert pong["busy"]["what"] == "spin()"
-    assert pong["busy"]["client_pid"] == 12345
+    assert wait_busy(daemon, "spin()")["client_pid"] == 12345
     daemon.link.send("stacks", id=8)
     assert "in spin" in daemon.link.expect("stacks")["text"]
     daemon.peer("another")
@@ -252,6 +266,7 @@ def test_stop_is_a_clean_end(daemon: Daemon, tmp_path: Any) -> None:
     peer = daemon.peer()
     call(peer, "at_exit", str(marker))
     peer.send(wire.CALL, function(peer, "spin"), (), {})
+    wait_busy(daemon, "spin()")
     daemon.link.send("stop", reason="enough")
     assert daemon.link.expect("ending")["reason"] == "enough"
     kind, body = peer.answer()
@@ -326,3 +341,116 @@ def test_descriptors_do_not_leak(daemon: Daemon) -> None:
     while daemon.link.expect("pong")["clients"] != 1:
         daemon.link.send("ping", id=1)
     assert call(peer, "fds") <= before + 1
+
+
+NASTY = """
+class Exits(Exception):
+    def __str__(self): raise SystemExit(7)
+    def __reduce__(self): raise SystemExit(8)
+class Interrupts(Exception):
+    def __str__(self): raise KeyboardInterrupt
+    def __reduce__(self): raise KeyboardInterrupt
+class Sealed(Exception):
+    def __setattr__(self, name, value): raise RuntimeError(name)
+class NoTrace(Exception):
+    __traceback__ = property(lambda self: 1 / 0)
+class Nowhere(Exception):
+    pass
+Nowhere.__module__ = lambda: None
+class NoClass(Exception):
+    __class__ = property(lambda self: 1 / 0)
+def throw(name): raise globals()[name]()
+def fine(): return 1
+class Meta(type):
+    __hash__ = None
+    def __getattr__(cls, name): raise RuntimeError(name)
+class Unhashable(metaclass=Meta):
+    pass
+def unhashable(): return Unhashable()
+"""
+
+
+@pytest.mark.parametrize("name", ["Exits", "Interrupts", "Sealed", "NoTrace", "Nowhere", "NoClass"])
+def test_exceptions_whose_own_code_fails(bare: Daemon, name: str) -> None:
+    """Whatever an exception's methods raise, its call is answered and the daemon lives."""
+    bare.load(NASTY)
+    peer = bare.peer()
+    kind, body = peer.ask(wire.CALL, function(peer, "throw"), (name,), {})
+    # PyPy itself asks for the property when it raises NoTrace, so that another error comes of it.
+    is_pypys = name == "NoTrace" and bare.hello["implementation"] == "pypy"
+    assert (kind, body[2]) == (wire.ERROR, "ZeroDivisionError" if is_pypys else name)
+    assert call(peer, "fine") == 1
+
+
+def test_a_definition_whose_exception_fails(bare: Daemon) -> None:
+    """It is reported like any other."""
+    bare.load(NASTY + "throw('Exits')")
+    assert bare.link.expect("failed")["error"].startswith("Exits: ")
+    peer = Peer(bare.call_path)
+    peer.send(wire.HELLO, wire.PROTOCOL, "s", wire.ROLE_CALLS, 1, 4, None)
+    assert peer.answer()[0] == wire.STARTED
+    assert peer.answer()[1][2] == "Exits"
+    assert bare.process.wait(PATIENCE_SECONDS) == 1
+
+
+def test_results_of_nasty_classes(bare: Daemon) -> None:
+    """A class that cannot be hashed or asked anything: its instance is a reference."""
+    bare.load(NASTY)
+    peer = bare.peer()
+    kind, _ = peer.ask(wire.CALL, function(peer, "unhashable"), (), {})
+    assert kind == wire.REFERENCE
+    assert call(peer, "fine") == 1
+
+
+def test_a_release_that_cannot_be_unpickled_costs_its_connection(daemon: Daemon) -> None:
+    """It has no answer in which to say so."""
+    peer = daemon.peer()
+    peer.sock.sendall(wire.frame(wire.RELEASE, b"\x80\x04\x8c\x0bno_such_mod\x8c\x03Cls\x93."))
+    assert peer.is_closed()
+    assert call(daemon.peer("other"), "echo", 1) == 1
+
+
+FORKS = """
+import os, sys
+def fork(how):
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] >> 8
+    if how == "exit": sys.exit(3)
+    if how == "raise": raise ValueError("in the child")
+    return 5
+def fine(): return 1
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("exit", 3), ("raise", 1), ("return", 0)])
+def test_a_child_that_comes_back_from_its_fork_ends(bare: Daemon, how: str, code: int) -> None:
+    """As a script would: it never serves, nor takes what was meant for its parent."""
+    bare.load(FORKS)
+    peer = bare.peer()
+    assert call(peer, "fork", how) == code
+    for n in range(10):
+        assert call(bare.peer(f"later {n}"), "fine") == 1
+
+
+def test_a_client_that_takes_nothing_holds_up_nobody(daemon: Daemon) -> None:
+    """Neither by its output nor by its answer; it gets what it can once it goes on."""
+    slow, other = daemon.peer("slow"), daemon.peer("other")
+    oid = function(slow, "chatter")
+    slow.send(wire.CALL, oid, (3000,), {})
+    slow.send(wire.CALL, function(other, "echo"), (b"x" * 3_000_000,), {})
+    assert call(other, "echo", "quick") == "quick"
+    kind, body = slow.answer()
+    assert (kind, body) == (wire.VALUE, "done")
+    kind, body = slow.answer()
+    assert (kind, len(body)) == (wire.VALUE, 3_000_000)
+
+
+def test_standard_descriptors_closed_by_user_code(daemon: Daemon) -> None:
+    """What is printed then is never sent to whoever is connected at that number."""
+    peer = daemon.peer()
+    call(peer, "close_stdio")
+    later = daemon.peer("later")
+    later.send(wire.CALL, function(later, "talk"), (), {})
+    assert later.frame() == (wire.OUTPUT, 1, b"half a line")
+    assert later.frame()[0] == wire.VALUE

@@ -16,7 +16,7 @@ sys.path.insert(0, os.environ["SPAWNY_SOURCE"])
 
 from spawny.kernel import link, wire
 
-name, token, runtime, caller = sys.argv[1:5]
+name, token, runtime = sys.argv[1:4]
 link_path = os.path.join(runtime, "link.sock")
 call_path = os.path.join(runtime, "d", name + ".sock")
 
@@ -36,7 +36,6 @@ def connect(state):
         "state": state,
         "clients": 0,
         "calls": 0,
-        "call_socket": True,
     }
     home.sendall(link.encode(hello))
     return home

@@ -32,7 +32,6 @@ HELLO: dict[str, Any] = {
     "state": "new",
     "clients": 0,
     "calls": 0,
-    "call_socket": True,
 }
 
 

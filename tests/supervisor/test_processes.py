@@ -23,7 +23,7 @@ from spawny.supervisor.values import Identity
 # What runs in place of the kernel: it does what its NAME says, and tells of it over a socket.
 BOOT = """
 import os, signal, socket, subprocess, sys, time
-name, token, runtime, caller = sys.argv[1:]
+name, token, runtime = sys.argv[1:]
 home = socket.socket(socket.AF_UNIX)
 home.connect(os.path.join(runtime, "home"))
 def say(text):
