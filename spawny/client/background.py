@@ -1,8 +1,8 @@
-"""What happens between calls: one thread per process, for all its sessions.
+"""What happens between calls: two threads per process, for all its sessions.
 
-It prints what a daemon's own threads print, sends the releases of collected proxies when no call
-does, leaves a daemon when its last proxy is gone, and says when one has ended. Calls never pass
-through it.
+The *listener* prints what a daemon's own threads print, and says when a daemon has ended. The
+*janitor* hears of collected proxies, sends their releases when no call does, and leaves a daemon
+when its last proxy is gone. Calls never pass through either.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 import threading
 import weakref
 from contextlib import suppress
+from queue import SimpleQueue
 
 from ..kernel import wire
 from .channel import show
@@ -21,7 +22,7 @@ from .log import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .session import Session
+    from .session import Epitaph, ProxyRef, Session
 
 
 class Events:
@@ -65,9 +66,9 @@ class Events:
         self.sock.close()
 
 
-class _Thread(threading.Thread):
+class _Listener(threading.Thread):
     def __init__(self) -> None:
-        super().__init__(name="spawny-background", daemon=True)
+        super().__init__(name="spawny-listener", daemon=True)
         self.poller = select.poll()
         self.wake_read, self.wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
@@ -80,51 +81,70 @@ class _Thread(threading.Thread):
             for fd, _ in self.poller.poll():
                 if fd == self.wake_read:
                     os.read(fd, 4096)
-                    self._flush()
                 elif not self.by_fd[fd].read():
                     # In this order: once it is closed, another thread may get the number.
                     self.poller.unregister(fd)
                     self.by_fd.pop(fd).over()
 
-    def _flush(self) -> None:
-        for events in list(self.by_fd.values()):
-            session = events.session()
-            if session is not None:
+    def add(self, events: Events) -> None:
+        """Watch this connection from now on."""
+        fd = events.sock.fileno()
+        self.by_fd[fd] = events
+        # A registration from another thread counts from the next poll on, which this begins.
+        self.poller.register(fd, select.POLLIN)
+        with suppress(OSError):  # full of wake-ups already
+            os.write(self.wake_write, b"!")
+
+
+class _Janitor(threading.Thread):
+    def __init__(self, collected: SimpleQueue[ProxyRef | Session]) -> None:
+        super().__init__(name="spawny-janitor", daemon=True)
+        self._collected = collected
+
+    def run(self) -> None:
+        while True:
+            sessions = {self._take(self._collected.get())}
+            while not self._collected.empty():
+                sessions.add(self._take(self._collected.get()))
+            for session in sessions:
                 session.tidy()
 
+    def _take(self, item: ProxyRef | Session) -> Session | Epitaph:
+        if not isinstance(item, weakref.ref):
+            return item
+        session = item.reference.session
+        session.release(item)
+        return session
 
-_thread: _Thread | None = None
+
+# Where weak references to proxies go when these are collected. Its `put` is C that may run in the
+# middle of any line of any thread: no lock of ours can be held, and no Ctrl-C be lost, in it.
+collected: SimpleQueue[ProxyRef | Session] = SimpleQueue()
+
+_listener: _Listener | None = None
 _lock = threading.Lock()
 
 
 def listen(session: Session, sock: socket.socket) -> Events:
     """Watch this event connection from now on."""
-    global _thread
+    global _listener
     events = Events(session, sock)
     with _lock:
-        if _thread is None:
-            _thread = _Thread()
-            _thread.start()
-        thread = _thread
-    thread.by_fd[sock.fileno()] = events
-    # A registration from here counts from the next poll on, which the wake-up begins.
-    thread.poller.register(sock.fileno(), select.POLLIN)
-    wake()
+        if _listener is None:
+            _listener = _Listener()
+            _listener.start()
+            _Janitor(collected).start()
+        listener = _listener
+    listener.add(events)
     return events
 
 
-def wake() -> None:
-    """Have released proxies sent; safe inside a finalizer."""
-    if _thread is not None:
-        with suppress(OSError):  # full of wake-ups already
-            os.write(_thread.wake_write, b"!")
-
-
 def forked() -> None:
-    """In a forked child there is no such thread yet."""
-    global _thread, _lock
-    if _thread is not None:
-        os.close(_thread.wake_read)
-        os.close(_thread.wake_write)
-    _thread = None
+    """In a forked child there are no such threads yet."""
+    global _listener, _lock, collected
+    if _listener is not None:
+        os.close(_listener.wake_read)
+        os.close(_listener.wake_write)
+    _listener = None
     _lock = threading.Lock()
+    collected = SimpleQueue()  # the parent's janitor may have been in the middle of the other

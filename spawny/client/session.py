@@ -49,7 +49,7 @@ RELEASES_A_FRAME = 1000
 GREETING_SECONDS = 10.0
 
 
-class _ProxyRef(weakref.ref[ObjectProxy]):
+class ProxyRef(weakref.ref[ObjectProxy]):
     """The session's entry for a proxy that is alive; it outlives the proxy to release it."""
 
     __slots__ = ("reference",)
@@ -75,7 +75,7 @@ class Session:
         # Weakly: one that an interrupt takes from a thread between two lines is closed by its end.
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._types: dict[int, RemoteType] = {}
-        self._proxies: dict[int, _ProxyRef] = {}
+        self._proxies: dict[int, ProxyRef] = {}
         self._proxies_lock = threading.Lock()
         self._released: deque[tuple[int, int]] = deque()
         self._events: background.Events | None = None
@@ -223,7 +223,7 @@ class Session:
         if not self._proxies:
             self.close()  # the last proxy went while this call was under way
         elif self._released:
-            background.wake()
+            background.collected.put(self)
 
     def _come_back(self, request: tuple[Any, ...]) -> None:
         """Attach anew for a root's proxy: to the daemon that runs under this name now, if any."""
@@ -334,23 +334,24 @@ class Session:
                 return proxy
             reference = Reference(self, oid, remote_type, shadowed)
             proxy = make_proxy(reference)
-            entry = _ProxyRef(proxy, _proxy_collected)
-            entry.reference = reference
-            self._proxies[oid] = entry
+            self._remember(proxy, reference)
             _SESSIONS.add(self)
             return proxy
 
-    def release(self, entry: _ProxyRef) -> None:
-        """A proxy was collected. This may run inside any line of any thread, so it takes no lock,
-        logs nothing and sends nothing: the next request does, or the background thread."""
+    def _remember(self, proxy: ObjectProxy, reference: Reference) -> None:
+        entry = ProxyRef(proxy, background.collected.put)
+        entry.reference = reference
+        self._proxies[reference.oid] = entry
+
+    def release(self, entry: ProxyRef) -> None:
+        """On the janitor's thread: the proxy of this entry was collected."""
         reference = entry.reference
-        if self._proxies.get(reference.oid) is entry:
-            del self._proxies[reference.oid]
+        with self._proxies_lock:
+            if self._proxies.get(reference.oid) is entry:
+                del self._proxies[reference.oid]
         if reference.oid != wire.ROOT:
             self._released.append((reference.oid, reference.count))
-        if self.gone is None:
-            background.wake()
-        elif not self._proxies:
+        if self.gone is not None and not self._proxies:
             _SESSIONS.discard(self)
 
     def _release_frame(self) -> bytes:
@@ -362,7 +363,7 @@ class Session:
         return frame
 
     def tidy(self) -> None:
-        """On the background thread: what collected proxies leave to be done. Never waits."""
+        """On the janitor's thread: what collected proxies leave to be done. Never waits."""
         if self.gone is not None:
             return
         if not self._proxies and len(self._pool) == len(self._channels):
@@ -439,6 +440,10 @@ class Session:
         if self._events is not None:
             self._events.sock.close()
             self._events = None
+        for entry in list(self._proxies.values()):
+            proxy = entry()
+            if proxy is not None:
+                self._remember(proxy, entry.reference)
         if self._is_attached:
             self.parent_id, self._is_attached = self.session_id, False
         self.session_id = os.urandom(8).hex()
@@ -455,8 +460,11 @@ class Epitaph:
     def request(self, kind: int, request: tuple[Any, ...], flags: int = 0) -> Any:
         raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
 
-    def release(self, entry: _ProxyRef) -> None:
+    def release(self, entry: ProxyRef) -> None:
         """There is nothing to release any more."""
+
+    def tidy(self) -> None:
+        """Nor anything to leave."""
 
 
 class _AnswerUnusable(Exception):
@@ -474,11 +482,6 @@ def _operation_name(kind: int | None, request: tuple[Any, ...]) -> str:
     if kind in (wire.GETATTR, wire.SETATTR, wire.DELATTR, wire.OPERATE):
         return f"access to {request[1]}"
     return "a request"
-
-
-def _proxy_collected(entry: weakref.ref[ObjectProxy]) -> None:
-    assert isinstance(entry, _ProxyRef)
-    entry.reference.session.release(entry)
 
 
 # Those with a proxy. Held here, not by their proxies alone: when a proxy goes as part of a cycle,

@@ -15,10 +15,10 @@ import sys
 import threading
 import time
 import traceback
-import types
 
 from . import link, wire
 from .answers import TEXT_LIMIT, describe_interpreter
+from .running import stacks
 from .server import LOADING, NEW, SERVING
 from .sessions import Connection, Session, away_from_stdio, is_ours
 
@@ -422,44 +422,12 @@ class Guard(threading.Thread):
                 "id": header.get("id"),
                 "clients": len(self._sessions),
                 "calls": self._server.calls,
-                "busy": None if running is None else self._describe(running),
+                "busy": running and running.describe(self._server.exports),
             }
         )
 
-    def _describe(self, running):
-        connection = running.connection
-        return {
-            "call": running.number,
-            "what": self._what(running),
-            "client_pid": connection.session.client_pid if connection else None,
-            "seconds": round(time.monotonic() - running.since, 3),
-        }
-
-    def _what(self, running):
-        if running.connection is None:
-            return "its definition"
-        request = running.request
-        if not request:
-            return "?"
-        if running.kind == wire.CALL:
-            try:
-                function = self._server.exports.get(request[0])
-            except ReferenceError:
-                return "?"
-            # Of other objects, looking the name up could run user code, here of all places.
-            is_plain = type(function) in (types.FunctionType, types.BuiltinFunctionType, type)
-            return "%s()" % (function if is_plain else type(function)).__name__
-        name = request[1] if len(request) > 1 and isinstance(request[1], str) else "?"
-        return name + "()" if running.kind == wire.METHOD else name
-
     def _on_stacks(self, header, blob):
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        parts = []
-        for ident, frame in sys._current_frames().items():
-            parts.append("thread %s (%d):\n" % (names.get(ident, "?"), ident))
-            parts.extend(traceback.format_stack(frame))
-        text = "".join(parts)[:TEXT_LIMIT]
-        self.report({"type": "stacks", "id": header.get("id"), "text": text})
+        self.report({"type": "stacks", "id": header.get("id"), "text": stacks()})
 
     def _on_interrupt(self, header, blob):
         done = self._server.interrupt()

@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 
 from . import load, objects, output, wire
 from .answers import (
@@ -27,6 +26,8 @@ from .answers import (
     forget_traceback,
     format_error,
 )
+from .requests import Requests
+from .running import Running
 
 READ_BYTES = 64 * 1024
 PIECE_BYTES = 1024 * 1024  # of a large body; PyPy prepares all the room that it is offered
@@ -44,20 +45,6 @@ LOAD_OUTPUT_BYTES = 1024 * 1024
 _yield_core = getattr(os, "sched_yield", lambda: None)
 
 NEW, LOADING, SERVING, FAILED = "new", "loading", "ready", "failed"
-
-
-class Running:
-    """The request (or the definition) that runs now; read by the control thread."""
-
-    __slots__ = ("connection", "number", "kind", "request", "since", "is_cancelled")
-
-    def __init__(self, connection, number, kind):
-        self.connection = connection
-        self.number = number
-        self.kind = kind
-        self.request = None
-        self.since = time.monotonic()
-        self.is_cancelled = False
 
 
 class Server:
@@ -92,18 +79,7 @@ class Server:
         self._poller = select.poll()
         self._poller.register(self._wake_read, select.POLLIN)
         self._streams = output.install(self)
-        self._handlers = {
-            wire.CALL: self._call,
-            wire.METHOD: self._method,
-            wire.GETATTR: self._getattr,
-            wire.SETATTR: self._setattr,
-            wire.DELATTR: self._delattr,
-            wire.OPERATE: self._operate,
-            wire.NEXT: self._next,
-            wire.GETVALUE: self._getvalue,
-            wire.DESCRIBE: self._describe,
-            wire.HELD: self._held,
-        }
+        self._handlers = Requests(self.exports, self.answers).handlers
         signal.signal(signal.SIGINT, self._on_interrupt)
 
     # --- called by the control thread ---
@@ -353,70 +329,6 @@ class Server:
             self.drop(connection)
             return False
         return True
-
-    # --- handlers: what each request does ---
-
-    def _call(self, connection, flags, oid, args, kwargs):
-        target = self.exports.get(oid)
-        return self._result(connection, target(*args, **kwargs), None, flags)
-
-    def _method(self, connection, flags, oid, name, args, kwargs):
-        target = self.exports.get(oid)
-        return self._result(connection, getattr(target, name)(*args, **kwargs), target, flags)
-
-    def _getattr(self, connection, flags, oid, name):
-        target = self.exports.get(oid)
-        result = getattr(target, name)
-        # The variables of a module that is the root are proxies, as they always were in spawny.
-        if oid == wire.ROOT and type(target) is _Module and name[:2] != "__":
-            flags |= wire.KEEP
-        return self._result(connection, result, None, flags)
-
-    def _setattr(self, connection, flags, oid, name, value):
-        setattr(self.exports.get(oid), name, value)
-        return self._result(connection, None, None, 0)
-
-    def _delattr(self, connection, flags, oid, name):
-        delattr(self.exports.get(oid), name)
-        return self._result(connection, None, None, 0)
-
-    def _operate(self, connection, flags, oid, name, args):
-        target = self.exports.get(oid)
-        return self._result(connection, objects.OPERATIONS[name](target, *args), target, flags)
-
-    def _next(self, connection, flags, oid, most):
-        items, is_over = objects.next_items(self.exports.get(oid), most)
-        return self.answers.items(connection, items, is_over)
-
-    def _getvalue(self, connection, flags, oid):
-        return self.answers.copy(connection, self.exports.get(oid))
-
-    def _describe(self, connection, flags, oid, what):
-        target = self.exports.get(oid)
-        if what == "type":
-            # Another thread of the client has the description, but has not come to read it yet.
-            return self._result(connection, self.exports.describe(type(target))[1], None, 0)
-        import inspect  # ten milliseconds, and few daemons are ever asked
-
-        describe = {
-            "doc": inspect.getdoc,
-            "signature": lambda each: str(inspect.signature(each)),
-            "source": inspect.getsource,
-        }
-        return self._result(connection, describe[what](target), None, 0)
-
-    def _held(self, connection, flags):
-        held, connection.held = connection.held, None
-        if held is None:
-            raise KernelError("StaleReference", "the last result is not held any more")
-        value, is_over = held
-        if is_over is None:
-            return self.answers.reference(connection, value)
-        return self.answers.items(connection, value, is_over, by_reference=True)
-
-    def _result(self, connection, result, target, flags):
-        connection.held = None
-        return self.answers.encode(connection, result, target, bool(flags & wire.KEEP))
 
     # --- the definition ---
 

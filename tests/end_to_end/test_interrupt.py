@@ -118,3 +118,24 @@ def test_interrupt_from_elsewhere() -> None:
         assert client.until("interrupted") == "interrupted spawny"
         assert not supervisor.interrupt("worker")
         supervisor.stop("worker")
+
+
+def test_no_interrupt_is_lost() -> None:
+    """Whether it meets a call that runs, one that is over, or a large result on its way."""
+    with Script(
+        """
+        import spawny
+        script = "data = b'x' * 20_000_000\\ndef big():\\n    print('begun')\\n    return data"
+        big = spawny.run_script(script).big
+        while True:
+            try:
+                while True:
+                    big()
+            except KeyboardInterrupt:
+                print("interrupted")
+        """
+    ) as client:
+        for _ in range(25):
+            client.until("begun")  # so that the client is where it expects interrupts
+            press_ctrl_c(client)
+            client.until("interrupted")

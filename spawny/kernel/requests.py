@@ -1,0 +1,92 @@
+"""What a client may ask of the objects here; each handler gives the frame that answers.
+
+A handler takes the connection, the flags and the fields of the request as `wire.py` lists them.
+What user code raises passes through: the server answers with it.
+"""
+
+from . import objects, wire
+from .answers import KernelError
+
+_Module = type(objects)
+
+
+class Requests:
+    """The handlers by kind of request."""
+
+    def __init__(self, exports, answers):
+        self._exports = exports
+        self._answers = answers
+        self.handlers = {
+            wire.CALL: self._call,
+            wire.METHOD: self._method,
+            wire.GETATTR: self._getattr,
+            wire.SETATTR: self._setattr,
+            wire.DELATTR: self._delattr,
+            wire.OPERATE: self._operate,
+            wire.NEXT: self._next,
+            wire.GETVALUE: self._getvalue,
+            wire.DESCRIBE: self._describe,
+            wire.HELD: self._held,
+        }
+
+    def _call(self, connection, flags, oid, args, kwargs):
+        target = self._exports.get(oid)
+        return self._result(connection, target(*args, **kwargs), None, flags)
+
+    def _method(self, connection, flags, oid, name, args, kwargs):
+        target = self._exports.get(oid)
+        return self._result(connection, getattr(target, name)(*args, **kwargs), target, flags)
+
+    def _getattr(self, connection, flags, oid, name):
+        target = self._exports.get(oid)
+        result = getattr(target, name)
+        # The variables of a module that is the root are proxies, as they always were in spawny.
+        if oid == wire.ROOT and type(target) is _Module and name[:2] != "__":
+            flags |= wire.KEEP
+        return self._result(connection, result, None, flags)
+
+    def _setattr(self, connection, flags, oid, name, value):
+        setattr(self._exports.get(oid), name, value)
+        return self._result(connection, None, None, 0)
+
+    def _delattr(self, connection, flags, oid, name):
+        delattr(self._exports.get(oid), name)
+        return self._result(connection, None, None, 0)
+
+    def _operate(self, connection, flags, oid, name, args):
+        target = self._exports.get(oid)
+        return self._result(connection, objects.OPERATIONS[name](target, *args), target, flags)
+
+    def _next(self, connection, flags, oid, most):
+        items, is_over = objects.next_items(self._exports.get(oid), most)
+        return self._answers.items(connection, items, is_over)
+
+    def _getvalue(self, connection, flags, oid):
+        return self._answers.copy(connection, self._exports.get(oid))
+
+    def _describe(self, connection, flags, oid, what):
+        target = self._exports.get(oid)
+        if what == "type":
+            # Another thread of the client has the description, but has not come to read it yet.
+            return self._result(connection, self._exports.describe(type(target))[1], None, 0)
+        import inspect  # ten milliseconds, and few daemons are ever asked
+
+        describe = {
+            "doc": inspect.getdoc,
+            "signature": lambda each: str(inspect.signature(each)),
+            "source": inspect.getsource,
+        }
+        return self._result(connection, describe[what](target), None, 0)
+
+    def _held(self, connection, flags):
+        held, connection.held = connection.held, None
+        if held is None:
+            raise KernelError("StaleReference", "the last result is not held any more")
+        value, is_over = held
+        if is_over is None:
+            return self._answers.reference(connection, value)
+        return self._answers.items(connection, value, is_over, by_reference=True)
+
+    def _result(self, connection, result, target, flags):
+        connection.held = None
+        return self._answers.encode(connection, result, target, bool(flags & wire.KEEP))

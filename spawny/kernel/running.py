@@ -1,0 +1,59 @@
+"""What runs now, as it is told to others while it runs; read by the control thread."""
+
+import sys
+import threading
+import time
+import traceback
+import types
+
+from . import wire
+from .answers import TEXT_LIMIT
+
+
+class Running:
+    """A request under way; the definition, where it has no connection."""
+
+    __slots__ = ("connection", "number", "kind", "request", "since", "is_cancelled")
+
+    def __init__(self, connection, number, kind):
+        self.connection = connection
+        self.number = number
+        self.kind = kind
+        self.request = None  # its fields, once they are unpickled
+        self.since = time.monotonic()
+        self.is_cancelled = False
+
+    def describe(self, exports):
+        """The "busy" of a pong."""
+        connection = self.connection
+        return {
+            "call": self.number,
+            "what": "its definition" if connection is None else self._what(exports),
+            "client_pid": connection.session.client_pid if connection else None,
+            "seconds": round(time.monotonic() - self.since, 3),
+        }
+
+    def _what(self, exports):
+        request = self.request
+        if not request:
+            return "?"
+        if self.kind == wire.CALL:
+            try:
+                function = exports.get(request[0])
+            except ReferenceError:
+                return "?"
+            # Of other objects, looking the name up could run user code, here of all places.
+            is_plain = type(function) in (types.FunctionType, types.BuiltinFunctionType, type)
+            return "%s()" % (function if is_plain else type(function)).__name__
+        name = request[1] if len(request) > 1 and isinstance(request[1], str) else "?"
+        return name + "()" if self.kind == wire.METHOD else name
+
+
+def stacks():
+    """The stacks of all threads, as text."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = []
+    for ident, frame in sys._current_frames().items():
+        parts.append("thread %s (%d):\n" % (names.get(ident, "?"), ident))
+        parts.extend(traceback.format_stack(frame))
+    return "".join(parts)[:TEXT_LIMIT]
