@@ -19,6 +19,9 @@ TAIL_BYTES = 2000
 # A connection that closes while its process lives on is rare; ours are closed by the exit.
 EXIT_SECONDS = 0.5
 
+# An error must not wait for a supervisor that is stopped, only to say a little more.
+PATIENCE_SECONDS = 1.0
+
 _LIVING = ("starting", "loading", "ready", "busy", "stopped", "unresponsive", "unlinked")
 
 
@@ -65,7 +68,7 @@ def _last_status(name: str) -> DaemonStatus | None:
     try:
         from .supervisor import connect
 
-        return connect(start=False).status(name)
+        return connect(start=False, answer_seconds=PATIENCE_SECONDS).status(name)
     except (SpawnyError, OSError):
         return None  # without a supervisor nobody knows more
 

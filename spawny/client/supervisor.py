@@ -93,12 +93,13 @@ class _ConnectionLost(SupervisorUnavailable):
     """The supervisor ended before it answered; whether it acted on the request is not known."""
 
 
-def connect(*, start: bool = True) -> Supervisor:
+def connect(*, start: bool = True, answer_seconds: float = ANSWER_SECONDS) -> Supervisor:
     """The supervisor of this user, started if it does not run and `start` says so.
 
-    Raises `SupervisorUnavailable` when it cannot be started, or does not run and may not be.
+    `answer_seconds` is how long it may be silent. Raises `SupervisorUnavailable` when it cannot be
+    started, or does not run and may not be.
     """
-    supervisor = Supervisor(locate(), start=start)
+    supervisor = Supervisor(locate(), start=start, answer_seconds=answer_seconds)
     supervisor.ensure()
     return supervisor
 
@@ -110,9 +111,12 @@ class Supervisor:
     may raise `SupervisorUnavailable`.
     """
 
-    def __init__(self, paths: Paths, *, start: bool = True) -> None:
+    def __init__(
+        self, paths: Paths, *, start: bool = True, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         self._paths = paths
         self._start = start
+        self._answer_seconds = answer_seconds
 
     def __enter__(self) -> Supervisor:
         return self
@@ -208,12 +212,13 @@ class Supervisor:
         return stream
 
     def _request(
-        self, request: Message, answer: type[Answer], *, silence: float = ANSWER_SECONDS
+        self, request: Message, answer: type[Answer], *, silence: float | None = None
     ) -> Answer:
         """Ask something that may be asked twice, and so is, when the supervisor dies meanwhile."""
+        silence = self._answer_seconds if silence is None else silence
         for tries_left in reversed(range(TRIES)):
             try:
-                with closing(_Conversation(self._paths)) as conversation:
+                with closing(_Conversation(self._paths, self._answer_seconds)) as conversation:
                     return _checked(conversation.ask(request, silence), answer)
             except (_NotConnected, _ConnectionLost):
                 if not tries_left:
@@ -242,11 +247,11 @@ class Supervisor:
 
     def _connected(self) -> _Conversation:
         try:
-            return _Conversation(self._paths)
+            return _Conversation(self._paths, self._answer_seconds)
         except _NotConnected:
             # It ended since it was last seen, perhaps because nobody needed it.
             self.ensure()
-            return _Conversation(self._paths)
+            return _Conversation(self._paths, self._answer_seconds)
 
     def _watch(self) -> Generator[Any, None, None]:
         """None when subscribed, then the events."""
@@ -278,8 +283,9 @@ class Supervisor:
 class _Conversation:
     """One connection to the supervisor that runs now: it breaks with it."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, answer_seconds: float) -> None:
         self._paths = paths
+        self._answer_seconds = answer_seconds
         if not is_socket_there(paths):
             raise _NotConnected(f"no supervisor runs at {paths.supervisor_socket}")
         self._pid = os.getpid()
@@ -310,8 +316,8 @@ class _Conversation:
         self._context.term()
 
     def _await_handshake(self) -> None:
-        if not self._monitor.poll(math.ceil(ANSWER_SECONDS * 1000)):
-            raise self._silent(ANSWER_SECONDS)
+        if not self._monitor.poll(math.ceil(self._answer_seconds * 1000)):
+            raise self._silent(self._answer_seconds)
         if recv_monitor_message(self._monitor)["event"] != _CONNECTED:
             raise _NotConnected(f"no supervisor answers at {self._paths.supervisor_socket}")
 

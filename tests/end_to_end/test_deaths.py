@@ -198,3 +198,15 @@ def test_daemon_stopped_by_sigkill_while_loading() -> None:
     """A daemon that dies in its definition is a `DaemonStartError` that tells the signal."""
     with pytest.raises(spawny.DaemonStartError, match="SIGKILL"):
         spawny.run_script("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_a_stopped_supervisor_does_not_hold_up_the_error() -> None:
+    """Without its word the error says less, but soon."""
+    worker = spawny.run_script(WORKER)
+    supervisor = spawny.connect().version().pid
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        with pytest.raises(spawny.DaemonDied, match="closed the connection"):
+            worker.die()
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
