@@ -180,15 +180,14 @@ _traceback_of = BaseException.__dict__["__traceback__"]
 
 
 def format_error(error):
-    """The traceback as text, from the first frame that is not ours."""
-    trace = _traceback_of.__get__(error)
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_FOLDER):
-        trace = trace.tb_next
-    lines = _attempt(
-        lambda: traceback.format_exception(type(error), error, trace),
-        ["(its traceback cannot be formatted)"],
-    )
-    return "".join(lines)[-TEXT_LIMIT:]
+    """The traceback as text, without the frames that are ours."""
+    return _attempt(lambda: _format(error), "(its traceback cannot be formatted)")[-TEXT_LIMIT:]
+
+
+def _format(error):
+    whole = traceback.TracebackException(type(error), error, _traceback_of.__get__(error))
+    whole.stack[:] = [each for each in whole.stack if not each.filename.startswith(_FOLDER)]
+    return "".join(whole.format())
 
 
 def forget_traceback(error):

@@ -52,6 +52,7 @@ try:
 except KeyboardInterrupt as error:
     print()  # the call may have been cut in the middle of a line
     print("KeyboardInterrupt, caused by", type(error.__cause__).__name__)
+    print("tells of our own code:", "kernel" in str(error.__cause__))
 else:
     print("result", result)
 print("log", worker.log)
@@ -69,6 +70,7 @@ def test_interrupts_the_call_there_and_here(interpreter: Interpreter, function: 
         client.until(f"{function[:4]}")
         press_ctrl_c(client)
         assert client.until("Keyb") == "KeyboardInterrupt, caused by RemoteTraceback"
+        assert client.line() == "tells of our own code: False"
         assert client.until("log") == f"log {['interrupted'] if function == 'sleep' else []}"
         assert client.end()[0] == 0
 
