@@ -37,11 +37,10 @@ def swallow():
     except KeyboardInterrupt:
         return "survived"
 def stubborn():
-    said = "stubborn"
+    first = ["stubborn"]
     while True:
         try:
-            print(said, flush=True)
-            said = "again"
+            print(first.pop() if first else "again", flush=True)
             time.sleep(1000)
         except KeyboardInterrupt:
             pass
