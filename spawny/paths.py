@@ -18,6 +18,7 @@ from .address import (
     check_socket_path,
     runtime_directory,
 )
+from .errors import UnsafePath
 
 __all__ = [
     "NAME_PATTERN",
@@ -122,7 +123,13 @@ def make_private(directory: Path) -> Path:
 
     Raises `UnsafePath` when it is a symlink, not a directory, another user's, or open to others.
     """
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UnsafePath(
+            f"{directory} cannot be made: {error.filename} is not a directory; set SPAWNY_HOME to"
+            " one that is yours"
+        ) from error
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:

@@ -166,3 +166,10 @@ def test_other_names_are_refused(name: str) -> None:
     """Paths, options, and what a terminal cannot show."""
     with pytest.raises(InvalidRequest):
         check_name(name)
+
+
+def test_a_home_that_is_a_file(tmp_path: Path) -> None:
+    """The error names it."""
+    (tmp_path / "home").touch()
+    with pytest.raises(UnsafePath, match="home is not a directory"):
+        make_private(tmp_path / "home" / "run")

@@ -11,6 +11,7 @@ import codecs
 import os
 import pickle
 import socket
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -47,13 +48,31 @@ def open_socket(path: str, timeout: float | None = None) -> socket.socket:
     """A stream to the daemon at this path; raises OSError where none listens."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(timeout)
-        sock.connect(path)
+        _connect(sock, path, timeout)
         check_peer(sock, path)
+        sock.settimeout(timeout)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _connect(sock: socket.socket, path: str, timeout: float | None) -> None:
+    # Not by settimeout: where the listener's queue is full, a non-blocking connect of a unix socket
+    # fails at once, and nothing tells when to try again. A blocking one waits its turn.
+    if timeout is not None:
+        _set_send_timeout(sock, timeout)
+    try:
+        sock.connect(path)
+    except BlockingIOError:
+        raise TimeoutError("timed out") from None
+    if timeout is not None:
+        _set_send_timeout(sock, 0.0)
+
+
+def _set_send_timeout(sock: socket.socket, seconds: float) -> None:
+    timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
 
 def check_peer(sock: socket.socket, path: str) -> None:

@@ -1,6 +1,7 @@
 """One daemon, several users: threads, processes, forks, and all of them at the start at once."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -62,6 +63,18 @@ def test_processes() -> None:
     with Script(script, "a") as first, Script(script, "b") as second:
         assert first.line() == second.line() == f"right {keep.pid()}"
     keep.terminate_daemon()
+
+
+def test_more_clients_than_the_daemons_queue_holds() -> None:
+    """They wait their turn; none is told that nobody is there."""
+    module = spawny.run_script(ECHO, name="sought")
+    pid = module.pid()
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(200) as pool:
+        attached = [pool.submit(lambda: spawny.attach("sought").pid()) for _ in range(200)]
+        os.kill(pid, signal.SIGCONT)
+        assert {each.result(PATIENCE_SECONDS) for each in attached} == {pid}
+    module.terminate_daemon()
 
 
 def test_forked_child() -> None:
