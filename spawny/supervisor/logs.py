@@ -13,6 +13,9 @@ from pathlib import Path
 
 TAIL_BYTES = 8 * 1024
 
+# How many times the limit a rotated log may have, if it grew so fast.
+_MOST_LIMITS = 2
+
 
 def open_for_append(path: Path) -> int:
     """A descriptor to write a log with."""
@@ -34,8 +37,9 @@ def rotate(path: Path, limit_bytes: int, files: int) -> bool:
     # First under another name, so that a half-made copy is never taken for a log.
     copy = _numbered(path, 0)
     with open(path, "rb") as source, open(open_for_append(copy), "wb") as target:
-        # Only the end of one that has grown far over the limit since it was looked at last.
-        source.seek(max(0, source.seek(0, os.SEEK_END) - limit_bytes))
+        # Only the end of one that has grown far over the limit since it was looked at last: the
+        # supervisor does nothing else meanwhile.
+        source.seek(max(0, source.seek(0, os.SEEK_END) - _MOST_LIMITS * limit_bytes))
         shutil.copyfileobj(source, target)
     copy.replace(_numbered(path, 1))
     os.truncate(path, 0)

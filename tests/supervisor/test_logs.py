@@ -39,6 +39,14 @@ def test_rotation_moves_every_file_one_on(tmp_path: Path) -> None:
     assert (tmp_path / "etl.log.1").stat().st_mode & 0o777 == 0o600
 
 
+def test_of_one_that_grew_too_fast_the_end_is_kept(tmp_path: Path) -> None:
+    """Copying gigabytes would keep the supervisor from all else."""
+    path = tmp_path / "etl.log"
+    write(path, "old" * 1000 + "new" * 5)
+    assert logs.rotate(path, limit_bytes=10, files=3)
+    assert (tmp_path / "etl.log.1").read_text() == "ldold" + "new" * 5
+
+
 def test_a_writer_goes_on_where_the_file_now_ends(tmp_path: Path) -> None:
     """A daemon keeps its descriptor over the rotation and leaves no hole."""
     path = tmp_path / "etl.log"

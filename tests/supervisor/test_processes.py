@@ -138,7 +138,7 @@ def test_a_process_is_spawned_as_agreed(site: Site, tmp_path: Path) -> None:
     assert (event.name, event.log_offset) == ("facts", 0)
     say = site.talk()
     runtime = str(tmp_path)
-    assert say() == repr(["facts", "token", runtime, sys.executable, "/", True, "red"])
+    assert say() == repr(["facts", "token", runtime, "/", True, "red"])
     assert say() == "''"
     log = site.paths.log_file("facts")
     assert log.read_text() == "to the log\nerrors too\n"
