@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from spawny.client.ending import wait_gone
 
@@ -25,6 +26,17 @@ def kill(pid: int) -> None:
     with wait_gone(pid) as wait:
         os.kill(pid, signal.SIGKILL)
         assert wait(PATIENCE_SECONDS)
+
+
+def pause(pid: int) -> None:
+    """SIGSTOP a process of this test, and wait until all its threads have stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+    assert eventually(
+        lambda: all(
+            each.read_text().rpartition(")")[2].split()[0] == "T" for each in tasks.glob("*/stat")
+        )
+    )
 
 
 def eventually(is_so: Callable[[], bool]) -> bool:

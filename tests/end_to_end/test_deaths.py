@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import spawny
-from tests.end_to_end.processes import PATIENCE_SECONDS, Script, eventually, is_gone, kill
+from tests.end_to_end.processes import PATIENCE_SECONDS, Script, eventually, is_gone, kill, pause
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -204,7 +204,7 @@ def test_a_stopped_supervisor_does_not_hold_up_the_error() -> None:
     """Without its word the error says less, but soon."""
     worker = spawny.run_script(WORKER)
     supervisor = spawny.connect().version().pid
-    os.kill(supervisor, signal.SIGSTOP)
+    pause(supervisor)
     try:
         with pytest.raises(spawny.DaemonDied, match="closed the connection"):
             worker.die()

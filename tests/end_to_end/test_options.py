@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import spawny
-from tests.end_to_end.processes import Script, eventually, is_gone
+from tests.end_to_end.processes import Script, eventually, is_gone, pause
 from tests.interpreters import Interpreter
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -229,7 +229,7 @@ def test_a_stopped_daemon_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spawny.client.session.GREETING_SECONDS", 0.3)
     module = spawny.run_script(SCRIPT, name="stopped")
     pid = module.pid()
-    os.kill(pid, signal.SIGSTOP)
+    pause(pid)
     with pytest.raises(spawny.CallTimeout, match="stopped"):
         spawny.attach("stopped")
     os.kill(pid, signal.SIGCONT)

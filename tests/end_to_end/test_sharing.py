@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import spawny
-from tests.end_to_end.processes import PATIENCE_SECONDS, Script, is_gone
+from tests.end_to_end.processes import PATIENCE_SECONDS, Script, is_gone, pause
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -69,7 +69,7 @@ def test_more_clients_than_the_daemons_queue_holds() -> None:
     """They wait their turn; none is told that nobody is there."""
     module = spawny.run_script(ECHO, name="sought")
     pid = module.pid()
-    os.kill(pid, signal.SIGSTOP)
+    pause(pid)
     with ThreadPoolExecutor(200) as pool:
         attached = [pool.submit(lambda: spawny.attach("sought").pid()) for _ in range(200)]
         os.kill(pid, signal.SIGCONT)
