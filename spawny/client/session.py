@@ -118,14 +118,25 @@ class Session:
 
     def wait_ready(self, channel: Channel) -> ObjectProxy:
         """Wait for the definition; the root's proxy, or the definition's exception raised."""
-        kind, _, body = channel.next_frame()
-        if kind == wire.ERROR:
-            raise self._remote_exception(body)
+        root = self._ready(channel)
+        self._pool.append(channel)
+        return self.proxy(*root)
+
+    def _ready(self, channel: Channel) -> tuple[Any, ...]:
+        """The root's reference, once the definition is done with; from then on the channel counts
+        among ours. It is closed where the definition failed."""
+        try:
+            kind, _, body = channel.next_frame()
+            if kind == wire.ERROR:
+                raise self._remote_exception(body)
+        except BaseException:
+            channel.close()
+            raise
+        root: tuple[Any, ...]
         root, channel.connection_id = pickle.loads(body)
         channel.sock.settimeout(None)
         self._channels.add(channel)
-        self._pool.append(channel)
-        return self.proxy(*root)
+        return root
 
     def _hello(self, role: str) -> bytes:
         fields = (
@@ -174,8 +185,6 @@ class Session:
             if answer == wire.REFERENCE:
                 return self.proxy(*pickle.loads(body))
             error = self._remote_exception(body)
-            if type(error) is DaemonDied:
-                self.ended(f"is gone: {error}", may_come_back=True)
         except ChannelClosed as closed:
             self._discard(channel)
             channel = None  # nothing to give back
@@ -207,12 +216,7 @@ class Session:
             raise
         except OSError as error:
             raise self._died(None, ()) from error
-        kind, _, body = channel.next_frame()
-        if kind == wire.ERROR:
-            channel.close()
-            raise self._remote_exception(body)
-        _, channel.connection_id = pickle.loads(body)
-        self._channels.add(channel)
+        self._ready(channel)
         return channel
 
     def _give_back(self, channel: Channel) -> None:
@@ -246,17 +250,13 @@ class Session:
                 f"daemon {self.name!r} was replaced by one of another definition"
                 f" ({now['summary']}): attach to it anew"
             )
+        _, type_id, _, description = self._ready(channel)
+        self._types[type_id] = RemoteType(description)
         try:
-            kind, _, body = channel.next_frame()
-            if kind == wire.ERROR:
-                raise self._remote_exception(body)
-            (_, type_id, _, description), channel.connection_id = pickle.loads(body)
-            self._types[type_id] = RemoteType(description)
             self.listen()
         except BaseException:
-            channel.close()
+            self._discard(channel)
             raise
-        self._channels.add(channel)
         self._pool.append(channel)
         self.gone = None
 
@@ -297,6 +297,8 @@ class Session:
         if module == "spawny.errors" and pickled is None:
             kind = Unsendable if qualname == "Unsendable" else getattr(errors, qualname)
             error: BaseException = kind(message)
+            if kind is DaemonDied:  # said by the daemon of itself, not by user code of another
+                self.ended(f"is gone: {message}", may_come_back=True)
         else:
             error = RemoteError(f"{module}.{qualname}", message, trace)
             if pickled is not None:
@@ -323,7 +325,7 @@ class Session:
         remote_type = self._types.get(type_id)
         if remote_type is None:
             if description is None:
-                description = self.request(wire.DESCRIBE, (oid, "type"))
+                description = self.request(wire.DESCRIBE, (oid,))
             remote_type = self._types[type_id] = RemoteType(description)
         with self._proxies_lock:
             known = self._proxies.get(oid)

@@ -64,19 +64,10 @@ class Requests:
     def _getvalue(self, connection, flags, oid):
         return self._answers.copy(connection, self._exports.get(oid))
 
-    def _describe(self, connection, flags, oid, what):
-        target = self._exports.get(oid)
-        if what == "type":
-            # Another thread of the client has the description, but has not come to read it yet.
-            return self._result(connection, self._exports.describe(type(target))[1], None, 0)
-        import inspect  # ten milliseconds, and few daemons are ever asked
-
-        describe = {
-            "doc": inspect.getdoc,
-            "signature": lambda each: str(inspect.signature(each)),
-            "source": inspect.getsource,
-        }
-        return self._result(connection, describe[what](target), None, 0)
+    def _describe(self, connection, flags, oid):
+        # Another thread of the client has the description, but has not come to read it yet.
+        description = self._exports.describe(type(self._exports.get(oid)))[1]
+        return self._result(connection, description, None, 0)
 
     def _held(self, connection, flags):
         held, connection.held = connection.held, None

@@ -87,6 +87,19 @@ def test_restart_policy_brings_the_daemon_back() -> None:
     again.terminate_daemon()
 
 
+def test_the_death_of_another_daemon_is_not_ours() -> None:
+    """A daemon whose code loses a daemon of its own passes the error on, and lives."""
+    module = spawny.run_script(
+        "class Thing: pass\nthing = Thing()\n"
+        "def lose(script):\n    import spawny\n    spawny.run_script(script).die()\n"
+    )
+    thing = module.thing
+    with pytest.raises(spawny.DaemonDied, match="SIGKILL"):
+        module.lose(WORKER)
+    thing.still = "there"
+    assert thing.still == "there"
+
+
 def test_children_of_a_killed_daemon_are_swept() -> None:
     """What a daemon started in its session does not outlive it."""
     worker = spawny.run_script(WORKER)
