@@ -22,16 +22,16 @@ from ..errors import (
     CallTimeout,
     DaemonDied,
     InvalidRequest,
-    RemoteError,
-    RemoteTraceback,
     StaleReference,
 )
 from ..kernel import wire
 from . import background, interrupt
 from .channel import Channel, ChannelClosed, open_socket
+from .failures import is_ours, remote_exception
 from .log import log
-from .proxy import ObjectProxy, Reference, RemoteType, make_proxy
-from .serialize import ResultUnpickler, Unsendable, dumps
+from .proxy import ObjectProxy, Reference, make_proxy
+from .remote_type import RemoteType
+from .serialize import ResultUnpickler, dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -293,23 +293,11 @@ class Session:
 
     def _remote_exception(self, body: bytes) -> BaseException:
         """The exception of an ERROR frame: its real class where that loads here."""
-        pickled, module, qualname, message, trace = pickle.loads(body)
-        if module == "spawny.errors" and pickled is None:
-            kind = Unsendable if qualname == "Unsendable" else getattr(errors, qualname)
-            error: BaseException = kind(message)
-            if kind is DaemonDied:  # said by the daemon of itself, not by user code of another
-                self.ended(f"is gone: {message}", may_come_back=True)
-        else:
-            error = RemoteError(f"{module}.{qualname}", message, trace)
-            if pickled is not None:
-                try:
-                    loaded = pickle.loads(pickled)
-                except Exception as unloadable:  # noqa: BLE001 (as above)
-                    log("debug", "%s.%s does not load here: %s", module, qualname, unloadable)
-                else:
-                    error = loaded if isinstance(loaded, BaseException) else error
-        if trace:
-            error.__cause__ = RemoteTraceback(trace)
+        failure = pickle.loads(body)
+        error = remote_exception(failure)
+        # Said by the daemon of itself, not by user code of another.
+        if type(error) is DaemonDied and is_ours(failure):
+            self.ended(f"is gone: {error}", may_come_back=True)
         return error
 
     # --- proxies and their release ---

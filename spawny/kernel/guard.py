@@ -17,7 +17,8 @@ import time
 import traceback
 
 from . import link, wire
-from .answers import TEXT_LIMIT, describe_interpreter
+from .answers import describe_interpreter
+from .failures import TEXT_LIMIT
 from .running import stacks
 from .server import LOADING, NEW, SERVING
 from .sessions import Connection, Session, away_from_stdio, is_ours

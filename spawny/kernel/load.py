@@ -9,7 +9,7 @@ import sys
 import types
 import zlib
 
-from .answers import KernelError
+from .failures import KernelError
 
 
 def load(payload):

@@ -29,12 +29,6 @@ ALWAYS_REFERENCES = (
     type(object.__init__),  # wrapper_descriptor
 )
 
-# Iterators over these hold nothing back: fetching many items at once has no effect to be seen.
-_EAGER_ITERATORS = tuple(
-    type(iter(each))
-    for each in ([], (), {}, {}.values(), {}.items(), set(), "", "\u20ac", b"", range(0))
-) + (type(iter(range(1 << 70))), type(reversed([])))
-
 
 def _power(base, exponent, modulus=None):
     return pow(base, exponent) if modulus is None else pow(base, exponent, modulus)
@@ -252,19 +246,6 @@ class Exports:
             }
             known = self._types[cls] = (next(self._type_ids), description, methods)
         return known
-
-
-def next_items(iterator, most):
-    """Up to `most` items where fetching ahead cannot be noticed, else one; (items, is it over?)."""
-    if not isinstance(iterator, _EAGER_ITERATORS):
-        most = 1
-    items = []
-    try:
-        while len(items) < most:
-            items.append(next(iterator))
-    except StopIteration:
-        return items, True
-    return items, False
 
 
 MISSING = object()

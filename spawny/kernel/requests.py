@@ -4,8 +4,8 @@ A handler takes the connection, the flags and the fields of the request as `wire
 What user code raises passes through: the server answers with it.
 """
 
-from . import objects, wire
-from .answers import KernelError
+from . import objects, streams, wire
+from .failures import KernelError
 
 _Module = type(objects)
 
@@ -57,8 +57,8 @@ class Requests:
         target = self._exports.get(oid)
         return self._result(connection, objects.OPERATIONS[name](target, *args), target, flags)
 
-    def _next(self, connection, flags, oid, most):
-        items, is_over = objects.next_items(self._exports.get(oid), most)
+    def _next(self, connection, flags, oid, most, seconds):
+        items, is_over = streams.next_items(self._exports.get(oid), most, seconds)
         return self._answers.items(connection, items, is_over)
 
     def _getvalue(self, connection, flags, oid):

@@ -7,7 +7,7 @@ import traceback
 import types
 
 from . import wire
-from .answers import TEXT_LIMIT
+from .failures import TEXT_LIMIT
 
 
 class Running:

@@ -18,11 +18,11 @@ import sys
 import threading
 
 from . import load, objects, output, wire
-from .answers import (
-    Answers,
+from .answers import Answers, ReferenceUnpickler
+from .failures import (
     KernelError,
-    ReferenceUnpickler,
     describe_error,
+    error_frame,
     forget_traceback,
     format_error,
 )
@@ -262,7 +262,7 @@ class Server:
             self.running = None
             if self.is_child:
                 self._exit_child(error)
-            reply = self.answers.error(connection, self._said_why(error, "DaemonDied"))
+            reply = error_frame(connection, self._said_why(error, "DaemonDied"))
             forget_traceback(error)
         if self.is_child:
             self._exit_child(None)
@@ -381,7 +381,7 @@ class Server:
         reference changes no counts. A failure is for the main thread, as pickling it is user code.
         """
         if self.failure is not None:
-            reply = self.answers.error(connection, self.failure)
+            reply = error_frame(connection, self.failure)
         else:
             root = self.exports.reference(self.exports.root, connection.session)
             body = (root, connection.connection_id)

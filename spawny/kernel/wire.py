@@ -13,7 +13,7 @@ holds is written beside its kind.
 import struct
 
 # Bodies and meanings changed incompatibly: count up. HELLO and STARTED keep their first field.
-PROTOCOL = 1
+PROTOCOL = 2
 
 HEADER = struct.Struct("<QBBH")
 HEADER_BYTES = HEADER.size
@@ -29,11 +29,15 @@ GETATTR = 4  # (oid, name)
 SETATTR = 5  # (oid, name, value)
 DELATTR = 6  # (oid, name)
 OPERATE = 7  # (oid, name of the special method, args)
-NEXT = 8  # (oid, most items) -> a list of items, shorter only at the end
+NEXT = 8  # (oid, most items, seconds) -> (items, is it over?); see streams.py
 GETVALUE = 9  # (oid,)
 DESCRIBE = 10  # (oid,) -> the description of its type
 HELD = 11  # () the last value could not be loaded: send a reference to it instead
 RELEASE = 12  # [(oid, count), ...]; no answer
+INSPECT = 13  # (oid, name or None) -> what is to be known of it or that attribute, inspection.py
+AWAIT = 14  # (oid,) run this awaitable -> a reference to its task; DONE tells of its end
+RETURN = 15  # (number of the callback, value); answers a CALLBACK, is not answered itself
+RAISE = 16  # (number of the callback, failure); the same for a callback that raised
 INTERRUPT = 20  # (connection id, request number); errand
 TERMINATE = 21  # (reason,); errand
 POKE = 22  # empty; errand: link up again, a supervisor has come
@@ -47,9 +51,15 @@ ERROR = 36  # (pickled exception or None, module, qualname, message, traceback)
 OUTPUT = 37  # text in UTF-8; the flags are the stream, 1 or 2
 ENDING = 38  # the reason in UTF-8; only on event connections
 ACK = 39  # pickled answer to an errand
+CALLBACK = 40  # (number, callback id, args, kwargs): call that function of the client's
+DONE = 41  # (oid of a task,): what AWAIT began is over; only on event connections
+DROPPED = 42  # [(callback id, count), ...]: references to callbacks given back; as DONE
 
 # --- flags of a request ---
 KEEP = 1  # the result stays there: answer with a reference
+NESTED = 4  # made by a callback, while the connection's request before waits for it
+ONEWAY = 8  # no answer
+PIPELINED = 16  # more requests follow before this one's answer is read
 
 # --- flags of a pickled body ---
 WITH_REFERENCES = 2  # it holds persistent ids: ("ref", oid)
