@@ -17,7 +17,7 @@ import math
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
 
@@ -75,6 +75,7 @@ class StartDaemon(Message):
     restart: Restart = "never"
     start_timeout: float = 60.0
     output: Output = "forward"
+    preload: list[str] = field(default_factory=list)
     is_named: bool = True
     definition: bytes = b""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from ..errors import InvalidRequest
@@ -27,6 +27,8 @@ class Options(TypedDict, total=False):
     """Its working directory. Default: the caller's."""
     restart: Literal["never", "on-failure", "always"]
     """Start it anew when it dies. Default: never."""
+    preload: Sequence[str]
+    """Names of modules that are imported there before the definition. Default: none."""
     start_timeout: float
     """Seconds for interpreter and definition to be ready. Default: 60."""
     output: Literal["forward", "log"]
@@ -51,11 +53,20 @@ def check_options(options: Mapping[str, Any]) -> None:
     for key in ("idle_timeout", "start_timeout"):
         if key in options and not (key == "idle_timeout" and options[key] is None):
             _check_seconds(key, options[key])
+    _check_preload(options.get("preload", ()))
     environ, cwd = options.get("env", {}), options.get("cwd", ".")
     if not isinstance(environ, Mapping):
         raise InvalidRequest(f"env is a mapping of names to texts, not {environ!r}")
     if not isinstance(os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd, str):
         raise InvalidRequest(f"cwd is a directory's path, not {cwd!r}")
+
+
+def _check_preload(names: object) -> None:
+    is_valid = isinstance(names, (tuple, list)) and all(
+        isinstance(name, str) and all(map(str.isidentifier, name.split("."))) for name in names
+    )
+    if not is_valid:
+        raise InvalidRequest(f"preload is a tuple of modules' names, not {names!r}")
 
 
 def _check_seconds(key: str, value: object) -> None:

@@ -73,6 +73,7 @@ def _request(definition: Definition, python: str | None, options: Options) -> St
         restart=options.get("restart", "never"),
         start_timeout=options.get("start_timeout", 60.0),
         output=options.get("output", "forward"),
+        preload=list(options.get("preload", ())),
         is_named=name is not None,
         definition=definition.payload(),
     )

@@ -12,8 +12,11 @@ import zlib
 from .failures import KernelError
 
 
-def load(payload):
-    """The root object of a definition. Whatever user code raises passes through."""
+def load(payload, preload=()):
+    """The root object of a definition, made once the modules of these names are imported. Whatever
+    user code raises passes through."""
+    for name in preload:
+        importlib.import_module(name)
     fields = pickle.loads(payload)
     return _LOADERS[fields[0]](*fields[1:])
 

@@ -340,7 +340,7 @@ class Server:
         failure = None
         try:
             try:
-                root = load.load(payload)
+                root = load.load(payload, header.get("preload", ()))
             finally:
                 self.running = None
         except BaseException as error:

@@ -257,4 +257,5 @@ def load(request: control.StartDaemon) -> dict[str, Any]:
         "summary": request.summary,
         "idle_timeout": request.idle_timeout,
         "output": request.output,
+        "preload": request.preload,
     }

@@ -130,6 +130,23 @@ def test_start_timeout(tmp_path: Path) -> None:
     assert is_gone(int(pid.read_text()), seconds=0)
 
 
+def test_preload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules are imported before the definition, also those of the caller's own directories."""
+    (tmp_path / "preloaded_one.py").write_text("import sys\nsys.was_here = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = spawny.run_script(
+        "import sys\nfound = sys.was_here, 'wave' in sys.modules", preload=["preloaded_one", "wave"]
+    )
+    assert spawny.value(module.found) == (True, True)
+
+
+def test_preload_that_fails() -> None:
+    """The start fails with the import's own error, and its traceback as the cause."""
+    with pytest.raises(ModuleNotFoundError, match="no_such_module") as caught:
+        spawny.run_script("x = 1", preload=("no_such_module",))
+    assert isinstance(caught.value.__cause__, spawny.RemoteTraceback)
+
+
 def test_output_of_a_call_comes_before_its_result(capfd: pytest.CaptureFixture[str]) -> None:
     """stdout to stdout, stderr to stderr, a line without its end included."""
     module = spawny.run_script(
@@ -179,6 +196,9 @@ def test_large_output_arrives_whole(capfd: pytest.CaptureFixture[str]) -> None:
         {"idle_timeout": float("inf")},
         {"name": "", "if_exists": "replace"},
         {"python_exe": 5},
+        {"preload": "numpy"},
+        {"preload": (1,)},
+        {"preload": ("not a name",)},
     ],
     ids=str,
 )
