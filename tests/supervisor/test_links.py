@@ -239,6 +239,7 @@ def test_a_definition_arrives_whole(daemons: Daemons) -> None:
         "summary": "script d1",
         "idle_timeout": None,
         "output": "forward",
+        "preload": [],
     }
 
 
