@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable
 
 from ..kernel import wire
+from .failures import describe_exception
 from .proxy import REMOTE_DOC, ObjectProxy, Reference, reference_of
 from .serialize import Unsendable
 from .streams import iterate, iterate_itself
@@ -78,11 +79,8 @@ def _exit(self: ObjectProxy, kind: Any, error: BaseException | None, trace: Any)
     reference: Reference = reference_of(self)
     if error is None and kind is not None:
         error = kind()
-    try:
-        return reference.operate("__exit__", (error,))
-    except Unsendable:
-        # It is told at least that there was one, of a class that it has.
-        return reference.operate("__exit__", (RuntimeError(f"{type(error).__name__}: {error}"),))
+    failure = None if error is None else describe_exception(error)
+    return reference.operate("__exit__", (failure,))
 
 
 def _hash(self: ObjectProxy) -> int:

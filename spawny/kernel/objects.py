@@ -34,10 +34,22 @@ def _power(base, exponent, modulus=None):
     return pow(base, exponent) if modulus is None else pow(base, exponent, modulus)
 
 
-def _exit(manager, error):
-    kind = None if error is None else type(error)
-    trace = None if error is None else error.__traceback__
-    return type(manager).__exit__(manager, kind, error, trace)
+def _exit(manager, failure):
+    from .failures import rebuild  # which needs this module
+
+    leave = type(manager).__exit__
+    if failure is None:
+        return leave(manager, None, None, None)
+    error = rebuild(failure)
+    try:
+        raise error
+    except BaseException:
+        try:
+            return leave(manager, type(error), error, error.__traceback__)
+        except BaseException as raised:
+            if raised is error:
+                return False  # so the client goes on with its own one
+            raise
 
 
 def _exact(convert, kind):

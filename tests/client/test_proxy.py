@@ -378,7 +378,7 @@ def test_exceptions(m: Any) -> None:
     assert "in fail" in str(cause)
     assert "raise kind(*args)" in str(cause)
     assert "kernel" not in str(cause)
-    with pytest.raises(spawny.RemoteError, match=r"Odd: odd: 1 2") as remote:
+    with pytest.raises(spawny.RemoteError, match=r"^odd: 1 2$") as remote:
         m.odd()
     assert remote.value.type_name.endswith(".Odd")
     assert "in odd" in remote.value.remote_traceback
