@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .client.executor import Executor as Executor
     from .client.launch import attach as attach
     from .client.launch import run_module as run_module
     from .client.launch import run_object as run_object
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     )
 
 _HOME_OF = {
+    "Executor": ".client.executor",
     "attach": ".client.launch",
     "run_module": ".client.launch",
     "run_object": ".client.launch",
