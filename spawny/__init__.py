@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .client.callbacks import callback as callback
     from .client.executor import Executor as Executor
     from .client.launch import attach as attach
     from .client.launch import run_module as run_module
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from .client.proxy import ObjectProxy as ObjectProxy
     from .client.run import Daemon as Daemon
     from .client.run import daemon as daemon
+    from .client.run import oneway as oneway
     from .client.run import ref as ref
     from .client.run import value as value
+    from .client.scope import timeout as timeout
     from .client.supervisor import Supervisor as Supervisor
     from .client.supervisor import connect as connect
     from .control import DaemonStatus as DaemonStatus
@@ -82,6 +85,7 @@ if TYPE_CHECKING:
 
 _HOME_OF = {
     "Executor": ".client.executor",
+    "callback": ".client.callbacks",
     "attach": ".client.launch",
     "run_module": ".client.launch",
     "run_object": ".client.launch",
@@ -89,8 +93,10 @@ _HOME_OF = {
     "ObjectProxy": ".client.proxy",
     "Daemon": ".client.run",
     "daemon": ".client.run",
+    "oneway": ".client.run",
     "ref": ".client.run",
     "value": ".client.run",
+    "timeout": ".client.scope",
     "Supervisor": ".client.supervisor",
     "connect": ".client.supervisor",
     "DaemonStatus": ".control",

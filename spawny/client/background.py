@@ -36,6 +36,12 @@ class Events:
         self._reader = wire.FrameReader()
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(3)]
         self._ending: str | None = None
+        self._sending = threading.Lock()
+
+    def send(self, data: bytes) -> None:
+        """Send whole frames; from any thread. Raises OSError when the daemon is gone."""
+        with self._sending:
+            self.sock.sendall(data)
 
     def leave(self) -> None:
         """The session is over; a daemon that ends with it will close this connection by that."""
@@ -54,6 +60,8 @@ class Events:
                 show(flags, self._decoders[flags].decode(body))
             elif kind == wire.ENDING:
                 self._ending = body.decode("utf-8", "replace")
+            elif (session := self.session()) is not None:
+                session.on_event(kind, flags, body)
         return bool(data)
 
     def over(self) -> None:

@@ -23,7 +23,10 @@ from .interrupt import PassingInterrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    from .scope import Scope
 
 READ_BYTES = 64 * 1024
 
@@ -34,6 +37,9 @@ SPIN_TRIES = 20
 # GIL; past this time it is given up.
 ERRAND_SECONDS = 2.0
 
+# An interrupted call gets so long to end: for its `finally` blocks, and for C code to come back.
+GRACE_SECONDS = 1.0
+
 Frame = tuple[int, int, bytes]
 
 
@@ -42,6 +48,15 @@ class ChannelClosed(ConnectionError):
 
     def __init__(self) -> None:
         super().__init__("the daemon closed the connection")
+
+
+class Overdue(Exception):
+    """A request's scope was over before its answer came; `how` it stands with the request."""
+
+    NOT_SENT, WITHDRAWN, RUNS_ON = "not sent", "withdrawn", "runs on"
+
+    def __init__(self, how: str) -> None:
+        self.how = how
 
 
 def open_socket(path: str, timeout: float | None = None) -> socket.socket:
@@ -90,14 +105,21 @@ class Channel:
         "_decoders",
         "_path",
         "_reader",
+        "_serve_callback",
         "_waiting",
         "connection_id",
         "number",
         "sock",
     )
 
-    def __init__(self, path: str, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        timeout: float | None = None,
+        serve_callback: Callable[[Channel, int, bytes], None] | None = None,
+    ) -> None:
         self._path = path
+        self._serve_callback = serve_callback
         self.sock = open_socket(path, timeout)
         self.connection_id = 0
         self.number = 0  # of requests sent, as the daemon counts them
@@ -108,13 +130,40 @@ class Channel:
     def close(self) -> None:
         self.sock.close()
 
-    def exchange(self, kind: int, body: bytes, flags: int, before: bytes = b"") -> Frame:
-        """Send a request (after the frames `before`) and give its answer, output shown meanwhile.
+    def exchange(
+        self, kind: int, body: bytes, flags: int, before: bytes = b"", scope: Scope | None = None
+    ) -> Frame:
+        """Send a request (after the frames `before`) and give its answer, output shown and
+        callbacks run meanwhile.
 
-        Raises `ChannelClosed`; after any exception the channel is of no more use.
+        Raises `ChannelClosed`, and `Overdue` where the scope ends the wait; after any exception the
+        channel is of no more use.
         """
-        self.number += 1
+        number = self.number = self.number + 1
         data = before + wire.HEADER.pack(len(body), kind, flags, 0) + body
+        if scope is not None:
+            return self._exchange_within(scope, number, data)
+        self.send(data)
+        return self._spin() or self.answer(number)
+
+    def _exchange_within(self, scope: Scope, number: int, data: bytes) -> Frame:
+        try:
+            remaining = scope.remaining()
+            if not scope.begin(self, number) or remaining == 0:
+                raise Overdue(Overdue.NOT_SENT)
+            self.sock.settimeout(remaining)
+            try:
+                self.send(data)
+            except TimeoutError:
+                raise Overdue(Overdue.NOT_SENT) from None  # not all of it: it will not begin
+            return self._spin() or self.answer(number, scope)
+        finally:
+            scope.end(self, number)
+            if self.sock.fileno() >= 0:
+                self.sock.settimeout(None)
+
+    def send(self, data: bytes) -> None:
+        """Send whole frames; raises `ChannelClosed`."""
         sock = self.sock
         try:
             sent = sock.send(data)
@@ -122,7 +171,10 @@ class Channel:
                 sock.sendall(memoryview(data)[sent:])
         except OSError as error:
             raise _reason(error) from error
-        receive = sock.recv
+
+    def _spin(self) -> Frame | None:
+        """The answer, if it is a matter of microseconds."""
+        receive = self.sock.recv
         for _ in range(SPIN_TRIES):
             try:
                 data = receive(READ_BYTES, socket.MSG_DONTWAIT)
@@ -134,19 +186,53 @@ class Channel:
             except OSError as error:
                 raise _reason(error) from error
             frames = self._feed(data)
-            if len(frames) == 1 and frames[0][0] != wire.OUTPUT:
+            if len(frames) == 1 and frames[0][0] <= wire.ERROR:
                 return frames[0]
-            self._waiting = frames
+            self._waiting += frames
             break
-        with PassingInterrupts(self.interrupt):
-            return self.next_frame()
+        return None
 
-    def interrupt(self) -> bool:
-        """Raise KeyboardInterrupt in the request under way; False when it was over already."""
+    def answer(self, number: int, scope: Scope | None = None) -> Frame:
+        """The answer to the oldest request that has none yet, which was sent under this number."""
+        is_overdue = False
+        while True:
+            try:
+                with PassingInterrupts(lambda: bool(self.interrupt(number))):
+                    frame = self.next_frame()
+            except TimeoutError:
+                if scope is None:
+                    raise
+                if is_overdue:
+                    raise Overdue(Overdue.RUNS_ON) from None
+                is_overdue = True
+                if self.interrupt(number) == "withdrawn":
+                    raise Overdue(Overdue.WITHDRAWN) from None
+                self.sock.settimeout(GRACE_SECONDS)
+                continue
+            if frame[0] != wire.CALLBACK:
+                return frame
+            self.sock.settimeout(None)
+            assert self._serve_callback is not None
+            self._serve_callback(self, frame[1], frame[2])
+            if scope is not None:
+                remaining = scope.remaining()
+                if remaining is not None:
+                    remaining = max(1e-6, remaining)  # zero would mean not to wait at all
+                self.sock.settimeout(GRACE_SECONDS if is_overdue else remaining)
+
+    def interrupt(self, number: int | None = None) -> str:
+        """Raise KeyboardInterrupt in a request, by default the one sent last: "interrupted";
+        "withdrawn" where it had not begun, and will not; "" when it was over already."""
         try:
-            return bool(errand(self._path, wire.INTERRUPT, self.connection_id, self.number))
+            number = self.number if number is None else number
+            return str(errand(self._path, wire.INTERRUPT, self.connection_id, number))
         except OSError:
-            return False  # the daemon is gone, as the next receive will tell
+            return ""  # the daemon is gone, as the next receive will tell
+
+    def hang_up(self) -> None:
+        """End the wait of another thread; what it waits for has been withdrawn."""
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
 
     def next_frame(self) -> Frame:
         """The next frame that is not output; waits for it as long as the socket's timeout."""

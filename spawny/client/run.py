@@ -56,6 +56,25 @@ def ref(callable_proxy: Any) -> Callable[..., Any]:
     return call
 
 
+def oneway(callable_proxy: Any) -> Callable[..., None]:
+    """A function that calls as the proxy does, but returns at once: nobody gets the result.
+
+    Such calls are carried out in order, and before what this thread asks the daemon for later. An
+    exception goes to the daemon's log.
+    """
+    proxy = _proxy(callable_proxy)
+    target = method_target(proxy)
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        reference = reference_of(proxy)
+        if target is None:
+            reference.session.send_oneway(wire.CALL, (reference.oid, args, kwargs))
+        else:
+            reference.session.send_oneway(wire.METHOD, (reference.oid, target[1], args, kwargs))
+
+    return call
+
+
 def daemon(proxy: Any) -> Daemon:
     """The daemon that the object behind this proxy lives in."""
     return Daemon(_proxy(proxy))

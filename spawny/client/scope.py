@@ -61,11 +61,19 @@ class Scope:
             self.is_cancelled = True
             under_way = list(self._under_way)
         for channel, number in under_way:
-            channel.interrupt(number)
+            if channel.interrupt(number) == "withdrawn":
+                with self._lock:
+                    # Only while it still waits for that: another may have the channel by now.
+                    if (channel, number) in self._under_way:
+                        channel.hang_up()
 
     def ends_by_cancel(self) -> bool:
         """Was this scope, or one around it, cancelled?"""
         return self.is_cancelled or (self._outer is not None and self._outer.ends_by_cancel())
+
+    def is_over(self) -> bool:
+        """May nothing go on in this scope?"""
+        return self.remaining() == 0 or self.ends_by_cancel()
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, never negative; None without one."""

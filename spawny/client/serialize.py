@@ -56,7 +56,21 @@ def dumps(request: Any, session: Session) -> tuple[bytes, int]:
 def _dumps_carefully(request: Any, session: Session) -> bytes:
     buffer = io.BytesIO()
     try:
-        _careful_pickler(buffer, session).dump(request)
+        # What the C pickler refused may have been a proxy or a callback and nothing else.
+        _careful(_ByName, buffer, session).dump(request)
+    except Unsendable:
+        raise
+    except Exception:  # noqa: BLE001 (cloudpickle may do better, or says what is wrong)
+        pass
+    else:
+        if _MAIN not in buffer.getvalue():
+            return buffer.getvalue()
+    buffer = io.BytesIO()
+    try:
+        if session.interpreter_tag == interpreter_tag():
+            _careful(_by_value_class(), buffer, session).dump(request)
+        else:
+            _careful(_ByNameOnly, buffer, session).dump(request)
     except Unsendable:
         raise
     except Exception as error:
@@ -66,44 +80,69 @@ def _dumps_carefully(request: Any, session: Session) -> bytes:
     return buffer.getvalue()
 
 
-def _careful_pickler(buffer: io.BytesIO, session: Session) -> pickle.Pickler:
-    import cloudpickle  # 35 ms, so only here
+def _careful(kind: type[pickle.Pickler], buffer: io.BytesIO, session: Session) -> pickle.Pickler:
+    pickler = kind(buffer, session.pickle_protocol)
+    pickler.session = session  # type: ignore[attr-defined]
+    return pickler
 
+
+def _persistent_id(pickler: Any, obj: Any) -> Any:
+    """What a proxy or a callback is pickled as: see `ArgumentUnpickler` in the kernel."""
+    kind = type(obj)
+    if kind in _SURELY_PLAIN:
+        return None
+    from .callbacks import Callback
     from .proxy import MethodProxy, ObjectProxy, bound_method, reference_of
 
-    def oid_of(obj: Any) -> int | None:
-        if not issubclass(type(obj), ObjectProxy):
-            return None
-        reference = reference_of(bound_method(obj) if type(obj) is MethodProxy else obj)
-        if reference.session is not session:
-            raise Unsendable(
-                f"a proxy of daemon {reference.session.name!r} cannot be passed to daemon"
-                f" {session.name!r}: pass spawny.value(...) of it"
-            )
-        return reference.oid
+    session = pickler.session
+    if kind is Callback:
+        return session.callbacks.send(obj)
+    if not issubclass(kind, ObjectProxy):
+        return None
+    reference = reference_of(bound_method(obj) if kind is MethodProxy else obj)
+    if reference.session is not session:
+        raise Unsendable(
+            f"a proxy of daemon {reference.session.name!r} cannot be passed to daemon"
+            f" {session.name!r}: pass spawny.value(...) of it, or spawny.callback(...) of its"
+            " method, which is then called through this process"
+        )
+    return reference.oid
 
-    if session.interpreter_tag == interpreter_tag():
+
+_SURELY_PLAIN = frozenset([type(None), bool, int, float, str, bytes, list, tuple, dict])
+
+
+class _ByName(pickle.Pickler):
+    persistent_id = _persistent_id
+
+
+class _ByNameOnly(_ByName):
+    """For an interpreter that cannot execute our byte code."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if getattr(obj, "__module__", None) == "__main__" and hasattr(obj, "__qualname__"):
+            session = self.session  # type: ignore[attr-defined]
+            raise Unsendable(
+                f"{obj.__qualname__} is defined in the running script, and daemon"
+                f" {session.name!r} runs {session.interpreter_tag}, which cannot execute code"
+                f" of {interpreter_tag()}: move it into a module that both can import"
+            )
+        return NotImplemented
+
+
+_by_value: type[pickle.Pickler] | None = None
+
+
+def _by_value_class() -> type[pickle.Pickler]:
+    global _by_value
+    if _by_value is None:
+        import cloudpickle  # 35 ms, so only here
 
         class ByValue(cloudpickle.CloudPickler):  # type: ignore[misc]  # an untyped package
-            def persistent_id(self, obj: Any) -> Any:
-                return oid_of(obj)
+            persistent_id = _persistent_id
 
-        return ByValue(buffer, session.pickle_protocol)
-
-    class ByName(pickle.Pickler):
-        def persistent_id(self, obj: Any) -> Any:
-            return oid_of(obj)
-
-        def reducer_override(self, obj: Any) -> Any:
-            if getattr(obj, "__module__", None) == "__main__" and hasattr(obj, "__qualname__"):
-                raise Unsendable(
-                    f"{obj.__qualname__} is defined in the running script, and daemon"
-                    f" {session.name!r} runs {session.interpreter_tag}, which cannot execute code"
-                    f" of {interpreter_tag()}: move it into a module that both can import"
-                )
-            return NotImplemented
-
-    return ByName(buffer, session.pickle_protocol)
+        _by_value = ByValue
+    return _by_value
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from contextlib import suppress
 
 from .. import errors
 from ..errors import (
+    CallCancelled,
     CallTimeout,
     DaemonDied,
     InvalidRequest,
@@ -26,17 +27,21 @@ from ..errors import (
 )
 from ..kernel import wire
 from . import background, interrupt
-from .channel import Channel, ChannelClosed, open_socket
+from .channel import Channel, ChannelClosed, Overdue, open_socket
 from .failures import is_ours, remote_exception
 from .log import log
 from .proxy import ObjectProxy, Reference, make_proxy
 from .remote_type import RemoteType
+from .scope import Scope
+from .scope import current as current_scope
 from .serialize import ResultUnpickler, dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from .callbacks import Callbacks
 
 # A value that was loaded here is let go by the daemon with the next request anyway; a larger one is
 # not kept waiting for that.
@@ -79,6 +84,11 @@ class Session:
         self._proxies_lock = threading.Lock()
         self._released: deque[tuple[int, int]] = deque()
         self._events: background.Events | None = None
+        self.nested: dict[int, Channel] = {}  # thread -> whose callback it runs, see callbacks.py
+        self._callbacks: Callbacks | None = None
+        self._callbacks_lock = threading.Lock()
+        # thread -> the channel of its one-way calls; its next request takes it, to come after them
+        self._oneways: dict[int, Channel] = {}
 
     @property
     def pid(self) -> int:
@@ -91,7 +101,7 @@ class Session:
 
         Raises OSError where nobody listens and `ChannelClosed` where the daemon ends meanwhile.
         """
-        channel = Channel(self.path, GREETING_SECONDS)
+        channel = Channel(self.path, GREETING_SECONDS, self._serve_callback)
         try:
             channel.sock.sendall(self._hello(wire.ROLE_CALLS))
             kind, _, body = channel.next_frame()
@@ -172,25 +182,42 @@ class Session:
         if self.gone is not None:
             self._come_back(request)
         body, body_flags = dumps(request, self)
+        scope = current_scope.get()
         channel: Channel | None = None
+        is_nested = False
         try:
-            try:
-                channel = self._pool.pop()
-            except IndexError:
-                channel = self._new_channel()
+            if self.nested and (channel := self.nested.get(threading.get_ident())) is not None:
+                is_nested = True
+                flags |= wire.NESTED
+            elif self._oneways:
+                channel = self._oneways.pop(threading.get_ident(), None) or self._free_channel()
+            else:
+                try:
+                    channel = self._pool.pop()
+                except IndexError:
+                    channel = self._new_channel()
             before = self._release_frame() if self._released else b""
-            answer, answer_flags, body = channel.exchange(kind, body, flags | body_flags, before)
+            answer, answer_flags, body = channel.exchange(
+                kind, body, flags | body_flags, before, scope
+            )
             if answer == wire.VALUE:
-                return self._value(channel, body, answer_flags)
+                return self._value(channel, body, answer_flags, flags & wire.NESTED)
             if answer == wire.REFERENCE:
                 return self.proxy(*pickle.loads(body))
             error = self._remote_exception(body)
         except ChannelClosed as closed:
             self._discard(channel)
             channel = None  # nothing to give back
+            if scope is not None and scope.ends_by_cancel():
+                raise self._cancelled(kind, request) from None
             raise self._died(kind, request) from closed
         except _AnswerUnusable as unusable:
             raise unusable.error from unusable.__cause__
+        except Overdue as overdue:
+            self._discard(channel)
+            channel = None
+            assert scope is not None
+            raise self._overdue(scope, kind, request, overdue.how) from None
         except BaseException:
             # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and
             # would be taken for another's. The call, if it runs, is of no use to anybody now.
@@ -200,12 +227,85 @@ class Session:
             channel = None
             raise
         finally:
-            if channel is not None:
+            if channel is not None and not is_nested:
                 self._give_back(channel)
         try:
+            if scope is not None and scope.is_over():
+                raise self._overdue(scope, kind, request, None) from error
             raise error
         finally:
             del error  # or this frame and the exception's traceback would keep each other alive
+
+    def _cancelled(self, kind: int, request: tuple[Any, ...]) -> CallCancelled:
+        return CallCancelled(
+            f"{_operation_name(kind, request)} in daemon {self.name!r} was cancelled"
+        )
+
+    def _overdue(
+        self, scope: Scope, kind: int, request: tuple[Any, ...], how: str | None
+    ) -> CallCancelled | CallTimeout:
+        """The error for a request whose scope was over; `how` it stands with it if unanswered."""
+        if scope.ends_by_cancel():
+            return self._cancelled(kind, request)
+        what = f"{_operation_name(kind, request)} in daemon {self.name!r}"
+        if how == Overdue.NOT_SENT:
+            return CallTimeout(f"{what} was not begun: the time was over")
+        if how == Overdue.WITHDRAWN:
+            return CallTimeout(
+                f"{what} was not begun in time, and will not be: the daemon is busy, see spawny ps"
+            )
+        if how == Overdue.RUNS_ON:
+            return CallTimeout(
+                f"{what} took too long and does not heed its interrupt: it is in code that cannot"
+                " be interrupted, or catches KeyboardInterrupt. Calls wait until it ends; to end"
+                f" the daemon: spawny stop {self.name}"
+            )
+        return CallTimeout(f"{what} took too long and was interrupted")
+
+    # --- callbacks and one-way calls ---
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """The functions of ours that the daemon may call."""
+        if self._callbacks is None:
+            from .callbacks import Callbacks
+
+            with self._callbacks_lock:
+                self._callbacks = self._callbacks or Callbacks(self)
+        return self._callbacks
+
+    def _serve_callback(self, channel: Channel, flags: int, body: bytes) -> None:
+        self.callbacks.serve(channel, flags, body)
+
+    def send_oneway(self, kind: int, request: tuple[Any, ...]) -> None:
+        """Have a request carried out whose result nobody waits for.
+
+        Its exception goes to the daemon's log. It is carried out before what this thread asks for
+        later.
+        """
+        if self.gone is not None:
+            self._come_back(request)
+        body, flags = dumps(request, self)
+        flags |= wire.ONEWAY
+        ident = threading.get_ident()
+        channel = self.nested.get(ident)
+        if channel is not None:
+            flags |= wire.NESTED
+        else:
+            channel = self._oneways.get(ident)
+        try:
+            if channel is None:
+                channel = self._oneways[ident] = self._free_channel()
+            channel.number += 1
+            channel.send(wire.frame(kind, body, flags))
+        except ChannelClosed as closed:
+            raise self._died(kind, request) from closed
+
+    def _free_channel(self) -> Channel:
+        try:
+            return self._pool.pop()
+        except IndexError:
+            return self._new_channel()
 
     def _new_channel(self) -> Channel:
         try:
@@ -266,7 +366,7 @@ class Session:
         self._channels.discard(channel)
         channel.close()
 
-    def _value(self, channel: Channel, body: bytes, flags: int) -> Any:
+    def _value(self, channel: Channel, body: bytes, flags: int, nested: int = 0) -> Any:
         """The value; where it does not load here, a reference to it, without a second call."""
         if flags & wire.WITH_REFERENCES:
             return ResultUnpickler(body, self).load()
@@ -284,7 +384,8 @@ class Session:
             if len(body) > HELD_LIMIT_BYTES:
                 channel.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
             return value
-        answer, flags, body = channel.exchange(wire.HELD, pickle.dumps((), 2), 0)
+        held = pickle.dumps((channel.number,), 2)
+        answer, flags, body = channel.exchange(wire.HELD, held, nested)
         if answer == wire.VALUE:
             return ResultUnpickler(body, self).load()
         if answer == wire.REFERENCE:
@@ -356,7 +457,7 @@ class Session:
         """On the janitor's thread: what collected proxies leave to be done. Never waits."""
         if self.gone is not None:
             return
-        if not self._proxies and len(self._pool) == len(self._channels):
+        if not self._proxies and len(self._pool) + len(self._oneways) == len(self._channels):
             self.close()
             return
         while self._released:
@@ -377,6 +478,13 @@ class Session:
             else:
                 self._give_back(channel)
 
+    def on_event(self, kind: int, flags: int, body: bytes) -> None:
+        """On the listener's thread: something that belongs to no call of ours."""
+        if kind == wire.CALLBACK and self._events is not None:
+            self.callbacks.serve_between_calls(self._events.send, flags, body)
+        elif kind == wire.DROPPED and self._callbacks is not None:
+            self._callbacks.dropped(pickle.loads(body))
+
     # --- its end ---
 
     def close(self) -> None:
@@ -389,6 +497,7 @@ class Session:
         for channel in list(self._channels):
             self._discard(channel)
         self._pool.clear()
+        self._oneways.clear()
         if self._events is not None:
             self._events.leave()
 
@@ -399,9 +508,11 @@ class Session:
             return
         self.gone = reason
         self._may_come_back = may_come_back
-        for channel in self._pool:
+        for channel in [*self._pool, *self._oneways.values()]:
             self._discard(channel)
         self._pool.clear()
+        self._oneways.clear()
+        self._callbacks = None
         self._types.clear()
         self._released.clear()
         epitaph = Epitaph(self.name, self.started, reason)
@@ -424,6 +535,10 @@ class Session:
             channel.close()
         self._channels.clear()
         self._pool.clear()
+        self._oneways.clear()
+        self.nested.clear()
+        self._callbacks = None  # those that are in use run in the parent
+        self._callbacks_lock = threading.Lock()
         self._proxies_lock = threading.Lock()
         self._coming_back = threading.Lock()
         self._released.clear()
@@ -449,6 +564,9 @@ class Epitaph:
 
     def request(self, kind: int, request: tuple[Any, ...], flags: int = 0) -> Any:
         raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
+
+    def send_oneway(self, kind: int, request: tuple[Any, ...]) -> None:
+        self.request(kind, request)
 
     def release(self, entry: ProxyRef) -> None:
         """There is nothing to release any more."""

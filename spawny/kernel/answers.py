@@ -83,16 +83,23 @@ class Answers:
             ) from error
 
     def items(self, connection, items, is_over, by_reference=False):
-        """The frame for a chunk of an iteration: each item a value or a reference by itself."""
+        """The frame for a chunk of an iteration."""
+        body, flags = self.pack(connection, items, is_over, by_reference)
+        connection.held = (items, is_over) if flags & wire.IS_HELD else None
+        return wire.frame(wire.VALUE, body, flags)
+
+    def pack(self, connection, items, rest, by_reference=False):
+        """(pickle of (items, rest), flags of a VALUE): each item a value or a reference by itself.
+
+        With IS_HELD among the flags the pickle names classes that the client may lack.
+        """
         if not by_reference and all(self._mode(type(item)) != _REFERENCE for item in items):
             try:
-                body = pickle.dumps((items, is_over), connection.session.pickle_protocol)
+                body = pickle.dumps((items, rest), connection.session.pickle_protocol)
             except Exception:
                 pass
             else:
-                held = _STACK_GLOBAL in body
-                connection.held = (items, is_over) if held else None
-                return wire.frame(wire.VALUE, body, wire.IS_HELD if held else 0)
+                return body, wire.IS_HELD if _STACK_GLOBAL in body else 0
         referenced = set()
         for item in items:
             if type(item) not in _ATOMS and (by_reference or not self._copies(item)):
@@ -101,8 +108,8 @@ class Answers:
         pickler = _ReferencePickler(buffer, connection.session.pickle_protocol)
         pickler.referenced = referenced
         pickler.exports, pickler.connection = self._exports, connection
-        pickler.dump((items, is_over))
-        return wire.frame(wire.VALUE, buffer.getvalue(), wire.WITH_REFERENCES)
+        pickler.dump((items, rest))
+        return buffer.getvalue(), wire.WITH_REFERENCES
 
     def _copies(self, item):
         if self._mode(type(item)) == _REFERENCE:

@@ -21,7 +21,7 @@ from .answers import describe_interpreter
 from .failures import TEXT_LIMIT
 from .running import stacks
 from .server import LOADING, NEW, SERVING
-from .sessions import Connection, Session, away_from_stdio, is_ours
+from .sessions import Connection, Session, away_from_stdio, is_ours, unread_bytes
 
 # The one who asked for this daemon connects within milliseconds; if it died instead, a daemon that
 # ends with its last client must not wait for a first one for ever.
@@ -37,6 +37,8 @@ LINK_RETRY_SECONDS = 5
 LISTEN_AGAIN_SECONDS = 0.1
 
 _HELLO_LIMIT = 64 * 1024
+
+READ_BYTES = 64 * 1024
 
 
 class Guard(threading.Thread):
@@ -144,9 +146,12 @@ class Guard(threading.Thread):
             elif connection.session is None:
                 self._read_first(connection)
             else:
-                self._part(connection)
+                self._read_events(connection)
         elif event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
-            self._hung_up(connection)
+            if connection.session is None or not unread_bytes(connection.sock):
+                self._hung_up(connection)
+            else:
+                self._leave_to_drain(connection)
 
     # --- clients ---
 
@@ -206,7 +211,7 @@ class Guard(threading.Thread):
         if kind == wire.INTERRUPT:
             connection_id, number = pickle.loads(body)
             target = self._by_id.get(connection_id)
-            answer = target is not None and self._server.interrupt(target, number)
+            answer = target and self._server.calls.interrupt(target, number)
         elif kind == wire.TERMINATE:
             (reason,) = pickle.loads(body)
             answer = True
@@ -285,9 +290,11 @@ class Guard(threading.Thread):
 
     def _hung_up(self, connection, stays_open=False):
         """This connection is over: its lease ends at once, whatever the main thread does."""
-        if self._by_fd.pop(connection.fd, None) is None:
+        if self._by_fd.get(connection.fd) is not connection:
             return
-        self._poller.unregister(connection.fd)
+        del self._by_fd[connection.fd]
+        if connection.on_drained is None:
+            self._poller.unregister(connection.fd)
         self._by_id.pop(connection.connection_id, None)
         connection.is_over = True
         session = connection.session
@@ -305,10 +312,34 @@ class Guard(threading.Thread):
             session.connections.discard(connection)
             if not session.connections:
                 del self._sessions[session.session_id]
+                self._server.calls.session_is_over(session)
                 self._server.post(self._server.forget, session)
                 self._clients_changed()
         if not stays_open:
             connection.let_go()
+
+    def _leave_to_drain(self, connection):
+        """The client is gone, but what it sent last may be one-way calls, which are carried out
+        all the same: its lease ends when the main thread has read them."""
+        connection.is_over = True
+        connection.on_drained = self._drained
+        self._poller.unregister(connection.fd)
+        if connection.is_dropped:
+            self._drained(connection)  # by the main thread, which did not know that it should tell
+
+    def _drained(self, connection):
+        self.ask(self._hung_up, connection)
+
+    def _read_events(self, connection):
+        """What callbacks gave back that ran between calls; the end of the client's interest."""
+        data = connection.sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
+        if not data:
+            self._part(connection)
+            return
+        for kind, flags, body in connection.reader.feed(data):
+            if kind not in (wire.RETURN, wire.RAISE):
+                raise wire.WireError("an event connection carries no frames of kind %r" % kind)
+            self._server.calls.returned(connection.session, kind, flags, body)
 
     def _part(self, connection):
         """A client has closed its half of its event connection: it leaves, but would like to know
@@ -363,7 +394,7 @@ class Guard(threading.Thread):
                 pid=self._pid,
                 state=self._server.state,
                 clients=len(self._sessions),
-                calls=self._server.calls,
+                calls=self._server.calls.count,
             )
         )
 
@@ -416,13 +447,13 @@ class Guard(threading.Thread):
             self._end_reason = "the definition failed"
 
     def _on_ping(self, header, blob):
-        running = self._server.running
+        running = self._server.calls.busy
         self.report(
             {
                 "type": "pong",
                 "id": header.get("id"),
                 "clients": len(self._sessions),
-                "calls": self._server.calls,
+                "calls": self._server.calls.count,
                 "busy": running and running.describe(self._server.exports),
             }
         )
@@ -431,8 +462,8 @@ class Guard(threading.Thread):
         self.report({"type": "stacks", "id": header.get("id"), "text": stacks()})
 
     def _on_interrupt(self, header, blob):
-        done = self._server.interrupt()
-        self.report({"type": "interrupted", "id": header.get("id"), "done": done})
+        done = self._server.calls.interrupt()
+        self.report({"type": "interrupted", "id": header.get("id"), "done": bool(done)})
 
     def _on_stop(self, header, blob):
         self.end(str(header.get("reason") or "stop requested"))

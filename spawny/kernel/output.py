@@ -28,7 +28,7 @@ class _Log(io.RawIOBase):
     def write(self, data):
         # An interrupt between a write and the count of what it wrote would print a line twice, or
         # cut a frame short: it waits until Stream has done.
-        with self._server.interrupts_held():
+        with self._server.calls.interrupts_held():
             data = bytes(data)
             view = memoryview(data)
             while view:
@@ -62,13 +62,13 @@ class Stream(io.TextIOWrapper):
     def write(self, text):
         self.is_pending = True
         count = super().write(text)
-        self.server.check_interrupt()
+        self.server.calls.check_interrupt()
         return count
 
     def flush(self):
         self.is_pending = False
         super().flush()
-        self.server.check_interrupt()
+        self.server.calls.check_interrupt()
 
 
 def install(server):

@@ -62,6 +62,8 @@ class Requests:
         return self._answers.items(connection, items, is_over)
 
     def _getvalue(self, connection, flags, oid):
+        if flags & wire.KEEP:
+            return self._answers.reference(connection, self._exports.get(oid))
         return self._answers.copy(connection, self._exports.get(oid))
 
     def _describe(self, connection, flags, oid):
@@ -69,8 +71,10 @@ class Requests:
         description = self._exports.describe(type(self._exports.get(oid)))[1]
         return self._result(connection, description, None, 0)
 
-    def _held(self, connection, flags):
-        held, connection.held = connection.held, None
+    def _held(self, connection, flags, number):
+        held = connection.kept.pop(number, None)
+        if number == connection.number - 1:
+            held, connection.held = connection.held, None
         if held is None:
             raise KernelError("StaleReference", "the last result is not held any more")
         value, is_over = held

@@ -13,12 +13,24 @@ from .failures import TEXT_LIMIT
 class Running:
     """A request under way; the definition, where it has no connection."""
 
-    __slots__ = ("connection", "number", "kind", "request", "since", "is_cancelled")
+    __slots__ = (
+        "connection",
+        "number",
+        "kind",
+        "outer",
+        "request",
+        "since",
+        "thread",
+        "is_cancelled",
+    )
 
     def __init__(self, connection, number, kind):
         self.connection = connection
         self.number = number
         self.kind = kind
+        # The request before on this connection, which waits for the callback that made this one.
+        self.outer = None if connection is None else connection.running
+        self.thread = threading.get_ident()
         self.request = None  # its fields, once they are unpickled
         self.since = time.monotonic()
         self.is_cancelled = False

@@ -1,32 +1,24 @@
-"""The main thread: loads the definition, then answers calls until the daemon ends.
+"""The main thread: loads the definition, then serves requests until the daemon ends.
 
-The one rule: all user code runs here, one request at a time, whatever client it is from. While idle
-this thread reads its sockets itself, so that a call needs no hand-over between threads. The control
-thread (`guard.py`) hands it work by `post`, and interrupts it by a signal that only counts while
-the very request it is meant for still runs.
+The one rule: user code runs here, one request at a time, whatever client it is from; but for those
+that come while one waits for a callback (see `floor.py`). While idle this thread reads its sockets
+itself, so that a call needs no hand-over between threads. The control thread (`guard.py`) hands it
+work by `post`.
 """
 
 import collections
-import contextlib
-import io
 import os
 import pickle
 import select
-import signal
 import socket
 import sys
 import threading
 
 from . import load, objects, output, wire
-from .answers import Answers, ReferenceUnpickler
-from .failures import (
-    KernelError,
-    describe_error,
-    error_frame,
-    forget_traceback,
-    format_error,
-)
-from .requests import Requests
+from .answers import Answers
+from .calls import Calls
+from .failures import KernelError, describe_error, error_frame, format_error
+from .floor import Floor, Relief
 from .running import Running
 
 READ_BYTES = 64 * 1024
@@ -59,28 +51,24 @@ class Server:
         self.failure = None  # the exception of the definition
         self.waiting = []  # connections that have said hello and wait for READY
         self.listeners = []  # event connections, kept by the control thread
-        self.calls = 0
-        self.running = None
+        self.floor = Floor()
         self.is_ending = False
         self.ending_reason = ""
         self.forwards = True
         self.load_output = []
         self._load_output_bytes = 0
         self._main_thread = threading.get_ident()
-        self._settling = threading.Lock()  # a request is either over or interrupted
         self.is_child = False
-        self._interrupts_held = False
-        self._caller = None  # the connection that what is printed now belongs to
         self._connections = {}
+        self._waiting = {}  # fd of a connection whose call waits for a callback -> its relief
         self._inbox = collections.deque()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._poller = select.poll()
         self._poller.register(self._wake_read, select.POLLIN)
+        self.calls = Calls(self)
         self._streams = output.install(self)
-        self._handlers = Requests(self.exports, self.answers).handlers
-        signal.signal(signal.SIGINT, self._on_interrupt)
 
     # --- called by the control thread ---
 
@@ -92,35 +80,15 @@ class Server:
         except BlockingIOError:
             pass  # the pipe is full of wake-ups already
 
-    def interrupt(self, connection=None, number=None):
-        """Raise KeyboardInterrupt in what runs now, if it is that request; False if it is over.
-
-        A request that has not begun yet is marked, and will not begin.
-        """
-        if connection is not None:
-            connection.cancelled = number
-        running = self.running
-        if connection is not None and (
-            running is None or (running.connection, running.number) != (connection, number)
-        ):
-            return connection.number < number
-        with self._settling:
-            if running is None or self.running is not running:
-                return False
-            running.is_cancelled = True
-        signal.pthread_kill(self._main_thread, signal.SIGINT)
-        return True
-
     def leave_to_parent(self):
         """In a forked child of user code: it must take none of our wake-ups, and serve nobody."""
         self.forwards = False
         self.is_child = True
-        self._caller = None
-        self._settling = threading.Lock()
+        self.calls.leave_to_parent()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
-    def _exit_child(self, error):
+    def exit_child(self, error):
         """A forked child has come back from the call that forked it: it ends as a script would,
         but for what its parent has registered with atexit."""
         code = 0
@@ -136,7 +104,7 @@ class Server:
         self.ending_reason = reason
         self.is_ending = True
         self.post(lambda: None)
-        self.interrupt()
+        self.calls.interrupt()
 
     # --- the loop ---
 
@@ -144,13 +112,49 @@ class Server:
         """Serve until `end()`."""
         while not self.is_ending:
             try:
-                for fd, _ in self._poller.poll():
-                    if fd == self._wake_read:
-                        self._do_posted()
-                    elif fd in self._connections:
-                        self._serve(self._connections[fd])
+                self._turn()
             except KeyboardInterrupt:
                 pass  # it came a moment too late: what it was meant for is over
+
+    def _turn(self, is_idle=True):
+        """Wait until there is something to do, and do it. While a call here waits for its callback
+        the main thread is not idle, and others' requests are carried out by reliefs."""
+        for fd in self._wait():
+            if fd == self._wake_read:
+                self._do_posted()
+            elif fd in self._waiting:
+                relief = self._waiting.pop(fd)
+                if relief is None:
+                    return  # the call that takes this turn itself
+                self.floor.resume(relief)
+            elif fd in self._connections and is_idle:
+                self._serve(self._connections[fd])
+            elif fd in self._connections:
+                self.floor.lend(self._serve_once, self._connections[fd])
+
+    def _wait(self):
+        """The descriptors that have something to be read."""
+        return [fd for fd, _ in self._poller.poll()]
+
+    def wait_for(self, connection):
+        """On a thread that has the floor, and whose call waits for a callback: let others go on
+        until this connection has a frame, or (None) something was posted."""
+        if connection is not None and self._spin(connection):
+            return
+        thread = threading.current_thread()
+        relief = thread if type(thread) is Relief else None
+        if connection is None:
+            relief.wait() if relief else self._turn(is_idle=False)
+            return
+        while not (connection.frames or connection.is_over or self.is_ending):
+            self._waiting[connection.fd] = relief
+            if relief is None:
+                self._turn(is_idle=False)
+            else:
+                relief.wait()
+            if connection.fd not in self._waiting:
+                self._receive(connection)
+            self._waiting.pop(connection.fd, None)
 
     def _do_posted(self):
         try:
@@ -163,29 +167,35 @@ class Server:
 
     def _serve(self, connection):
         """Answer what has come on this connection, and what follows at once."""
-        if not self._read(connection):
-            return
-        receive = connection.sock.recv
         in_a_row = sys.maxsize if len(self._connections) == 1 else FAIR_REQUESTS
-        for _ in range(in_a_row):
-            for _ in range(SPIN_TRIES):
-                try:
-                    data = receive(READ_BYTES, socket.MSG_DONTWAIT)
-                    break
-                except BlockingIOError:
-                    if self._inbox:
-                        return
-                    _yield_core()  # the client may be waiting for this very one
-                except OSError:
-                    data = b""
-                    break
-            else:
-                return
-            if not self._take(connection, data) or connection.reader.in_frame:
-                return
+        if self._serve_once(connection):
+            for _ in range(in_a_row):
+                if not self._spin(connection) or not self._answer_all(connection):
+                    return
 
-    def _read(self, connection):
-        """Receive once and answer what is complete; False when there is no more to do now."""
+    def _serve_once(self, connection):
+        return self._receive(connection) and self._answer_all(connection)
+
+    def _spin(self, connection):
+        """Try for a moment to receive what may be microseconds away; False when nothing came."""
+        if connection.reader.in_frame:
+            return False
+        receive = connection.sock.recv
+        for _ in range(SPIN_TRIES):
+            try:
+                data = receive(READ_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if self._inbox:
+                    return False
+                _yield_core()  # the client may be waiting for this very one
+                continue
+            except OSError:
+                data = b""
+            return self._take(connection, data)
+        return False
+
+    def _receive(self, connection):
+        """Receive once; False when there is nothing (more) to do now."""
         view = connection.reader.wanted()
         try:
             if view is None:
@@ -199,36 +209,46 @@ class Server:
         if not count:
             self.drop(connection)
             return False
-        return self._answer_all(connection, connection.reader.filled(count))
+        connection.frames.extend(connection.reader.filled(count))
+        return True
 
     def _take(self, connection, data):
         if not data:
             self.drop(connection)
             return False
         try:
-            frames = connection.reader.feed(data)
+            connection.frames.extend(connection.reader.feed(data))
         except (wire.WireError, MemoryError):  # garbage, or a length that it is the same as
             self.drop(connection)
             return False
-        return self._answer_all(connection, frames)
+        return True
 
-    def _answer_all(self, connection, frames):
-        for kind, flags, body in frames:
-            if not self._answer(connection, kind, flags, body):
+    def _answer_all(self, connection):
+        """Carry out the requests that have come; False when no more should be read now."""
+        frames = connection.frames
+        answer = self.calls.answer
+        while frames:
+            kind, flags, body = frames.popleft()
+            if not answer(connection, kind, flags, body) or self.is_ending:
                 return False
-        return not self.is_ending
+        return True
 
     def drop(self, connection):
         """This connection is over for the main thread; the control thread settles its lease."""
         if self._connections.pop(connection.fd, None) is not None:
             self._poller.unregister(connection.fd)
+            connection.is_over = connection.is_dropped = True
             connection.held = None
+            connection.kept.clear()
+            connection.frames.clear()
             connection.shut_down()  # the control thread sees a hang-up
+            if connection.on_drained is not None:
+                connection.on_drained(connection)
             connection.let_go()
 
     def adopt(self, connection):
         """Begin to read this connection, whose hello the control thread has answered."""
-        if connection.is_over:
+        if connection.is_over and connection.on_drained is None:
             connection.let_go()
             return
         self._connections[connection.fd] = connection
@@ -238,80 +258,11 @@ class Server:
         """The last connection of a session is gone: so are its references."""
         self.exports.release_all(session)
 
-    # --- one request ---
-
-    def _answer(self, connection, kind, flags, body):
-        if kind == wire.RELEASE:
-            connection.held = None
-            return self._release(connection, body)
-        handler = self._handlers.get(kind)
-        if handler is None or connection.is_over:
-            self.drop(connection)  # garbage, or a client that is dead and does not want it any more
-            return False
-        connection.number += 1
-        connection.referenced.clear()
-        self._caller = connection
-        try:
-            self.running = running = Running(connection, connection.number, kind)
-            request = running.request = self._load_request(body, flags)
-            if connection.cancelled == connection.number:
-                raise KeyboardInterrupt
-            reply = handler(connection, flags, *request)
-            self._settle(running)
-        except BaseException as error:
-            self.running = None
-            if self.is_child:
-                self._exit_child(error)
-            reply = error_frame(connection, self._said_why(error, "DaemonDied"))
-            forget_traceback(error)
-        if self.is_child:
-            self._exit_child(None)
-        self.calls += 1
+    def flush_pending(self):
+        """Bring out the part of a line that the streams hold back."""
         out, err = self._streams
         if out.is_pending or err.is_pending:
-            self.flush()  # the rest of a line belongs before the answer
-        self._caller = None
-        try:
-            connection.send(reply)
-        except OSError:
-            for oid in connection.referenced:
-                self.exports.release(connection.session, oid, 1)
-            self.drop(connection)
-            return False
-        return True
-
-    def _settle(self, running):
-        """The request is done; an interrupt that was promised, but came too late, still counts."""
-        with self._settling:
-            self.running = None
-        if running.is_cancelled:
-            raise KeyboardInterrupt
-
-    def _load_request(self, body, flags):
-        try:
-            if not flags & wire.WITH_REFERENCES:
-                return pickle.loads(body)
-            unpickler = ReferenceUnpickler(io.BytesIO(body))
-            unpickler.exports = self.exports
-            return unpickler.load()
-        except objects.UnknownReference:
-            raise
-        except Exception as error:
-            if getattr(error, "name", None) == "cloudpickle":
-                remedy = "move that code into a module, or install cloudpickle there"
-            else:
-                remedy = "what they name must be importable there"
-            _, kind, message = describe_error(error)
-            text = "the arguments cannot be loaded in daemon %r (%s: %s): %s"
-            text %= (self.name, kind, message, remedy)
-            raise KernelError("Unsendable", text, format_error(error)) from None
-
-    def _said_why(self, error, kind):
-        """The error to report: a client must not take the end of the daemon for its own Ctrl-C."""
-        if not (self.is_ending and issubclass(type(error), KeyboardInterrupt)):
-            return error
-        text = "daemon %r was ended while this ran: %s" % (self.name, self.ending_reason)
-        return KernelError(kind, text, format_error(error))
+            self.flush()
 
     def flush(self):
         """Bring out what the streams hold back."""
@@ -321,35 +272,26 @@ class Server:
             except (ValueError, OSError):
                 pass  # closed by user code: their own streams, their own choice
 
-    def _release(self, connection, body):
-        try:
-            for oid, count in pickle.loads(body):
-                self.exports.release(connection.session, oid, count)
-        except Exception:  # unpickling garbage may raise anything
-            self.drop(connection)
-            return False
-        return True
-
     # --- the definition ---
 
     def load(self, header, payload):
         """Carry out the definition and tell those who wait; (error, traceback) if it failed."""
         self.forwards = header.get("output") != "log"
         sys.path[:0] = [entry for entry in header.get("sys_path", ()) if entry not in sys.path]
-        self.running = Running(None, 0, None)
+        self.calls.running = Running(None, 0, None)
         failure = None
         try:
             try:
                 root = load.load(payload, header.get("preload", ()))
             finally:
-                self.running = None
+                self.calls.running = None
         except BaseException as error:
-            self.running = None
+            self.calls.running = None
             if self.is_child:
-                self._exit_child(error)
-            failure = self._said_why(error, "DaemonStartError")
+                self.exit_child(error)
+            failure = self.calls.said_why(error, "DaemonStartError")
         if self.is_child:
-            self._exit_child(None)
+            self.exit_child(None)
         self.flush()
         if failure is None:
             self.exports.set_root(root)
@@ -388,15 +330,15 @@ class Server:
             reply = wire.frame(wire.READY, pickle.dumps(body, 4))
         connection.push(reply, is_dispensable=False)
 
-    # --- output and interrupts ---
+    # --- output ---
 
     def forward(self, stream, data):
         """Pass on what was printed: to the caller, else to every client. Never raises."""
         if not self.forwards:
             return
         frame = wire.frame(wire.OUTPUT, data, stream)
-        caller = self._caller
-        if caller is not None and threading.get_ident() == self._main_thread:
+        caller = self.calls.caller_here()
+        if caller is not None:
             try:
                 caller.send(frame, is_dispensable=True)
             except OSError:
@@ -413,31 +355,6 @@ class Server:
             return
         for connection in list(self.listeners):
             connection.push(frame)
-
-    def _on_interrupt(self, signum, stack_frame):
-        if not self._interrupts_held:
-            self.check_interrupt()
-
-    def check_interrupt(self):
-        """Raise the KeyboardInterrupt that is due, if the request it is meant for still runs."""
-        running = self.running
-        if running is None or not running.is_cancelled:
-            return
-        if threading.get_ident() == self._main_thread:
-            running.is_cancelled = False
-            raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def interrupts_held(self):
-        """No interrupt in here; one that came is raised by the next `check_interrupt`."""
-        if threading.get_ident() != self._main_thread:
-            yield  # signals are handled on the main thread alone
-            return
-        self._interrupts_held = True
-        try:
-            yield
-        finally:
-            self._interrupts_held = False
 
 
 _Module = type(sys)

@@ -1,11 +1,13 @@
 """Who is connected: a session is one client process, an open connection of it is its lease."""
 
+import array
 import collections
 import fcntl
 import os
 import select
 import socket
 import struct
+import termios
 import threading
 
 from . import wire
@@ -32,6 +34,9 @@ class Session:
         self.events = None  # the connection for what happens between calls
         self.counts = {}  # oid -> references that the client holds
         self.types = set()  # type ids that were described to it
+        self.callbacks = None  # functions of its that are in use here
+        self.pending = {}  # number of a callback that runs between its calls -> Pending
+        self.is_over = False
 
 
 class Connection:
@@ -44,11 +49,16 @@ class Connection:
         self.connection_id = connection_id
         self.session = None
         self.reader = wire.FrameReader()
-        self.number = 0  # of the request being answered, or answered last
-        self.cancelled = -1  # the number of a request that its client interrupted
+        self.frames = collections.deque()  # that have come and wait for their turn
+        self.number = 0  # of the request begun last
+        self.running = None  # the innermost request under way
+        self.cancelled = set()  # numbers of requests that their client withdrew
         self.referenced = []  # numbers of the references in the answer being made
         self.held = None  # what HELD may ask for: (value, None) or a NEXT's (items, is_over)
+        self.kept = {}  # the same for pipelined requests: number -> what HELD may ask for
         self.is_over = False
+        self.is_dropped = False  # the main thread reads no more of it
+        self.on_drained = None  # called with this connection once what its client left is read
         self._on_backlog = on_backlog  # called with this connection when a push has to wait
         self._holders = 2
         self._backlog = collections.deque()
@@ -138,6 +148,16 @@ def away_from_stdio(sock):
     os.set_inheritable(moved, False)  # PyPy lacks F_DUPFD_CLOEXEC
     with sock:
         return socket.socket(sock.family, sock.type, sock.proto, moved)
+
+
+def unread_bytes(sock):
+    """How much has come and was not received yet; 0 where the platform does not tell."""
+    count = array.array("i", [0])
+    try:
+        fcntl.ioctl(sock.fileno(), termios.FIONREAD, count)
+    except OSError:
+        return 0
+    return count[0]
 
 
 def peer_uid(sock):

@@ -18,6 +18,10 @@ PROTOCOL = 2
 HEADER = struct.Struct("<QBBH")
 HEADER_BYTES = HEADER.size
 
+# How the bodies of CALLBACK, RETURN and RAISE begin: with the number of the callback. The pickle
+# that follows is opened by a thread that may run user code.
+NUMBER = struct.Struct("<Q")
+
 # More than any machine's memory; a length above it is a sign of garbage, not of a large array.
 BODY_LIMIT_BYTES = 1 << 42
 
@@ -32,12 +36,12 @@ OPERATE = 7  # (oid, name of the special method, args)
 NEXT = 8  # (oid, most items, seconds) -> (items, is it over?); see streams.py
 GETVALUE = 9  # (oid,)
 DESCRIBE = 10  # (oid,) -> the description of its type
-HELD = 11  # () the last value could not be loaded: send a reference to it instead
+HELD = 11  # (request number,) its value could not be loaded: send a reference to it instead
 RELEASE = 12  # [(oid, count), ...]; no answer
 INSPECT = 13  # (oid, name or None) -> what is to be known of it or that attribute, inspection.py
 AWAIT = 14  # (oid,) run this awaitable -> a reference to its task; DONE tells of its end
-RETURN = 15  # (number of the callback, value); answers a CALLBACK, is not answered itself
-RAISE = 16  # (number of the callback, failure); the same for a callback that raised
+RETURN = 15  # number, value: answers a CALLBACK, is not answered itself
+RAISE = 16  # number, failure: the same for a callback that raised
 INTERRUPT = 20  # (connection id, request number); errand
 TERMINATE = 21  # (reason,); errand
 POKE = 22  # empty; errand: link up again, a supervisor has come
@@ -51,7 +55,7 @@ ERROR = 36  # (pickled exception or None, module, qualname, message, traceback)
 OUTPUT = 37  # text in UTF-8; the flags are the stream, 1 or 2
 ENDING = 38  # the reason in UTF-8; only on event connections
 ACK = 39  # pickled answer to an errand
-CALLBACK = 40  # (number, callback id, args, kwargs): call that function of the client's
+CALLBACK = 40  # number, (values, (callback id, names of the last ones)): call that function
 DONE = 41  # (oid of a task,): what AWAIT began is over; only on event connections
 DROPPED = 42  # [(callback id, count), ...]: references to callbacks given back; as DONE
 
@@ -66,6 +70,9 @@ WITH_REFERENCES = 2  # it holds persistent ids: ("ref", oid)
 
 # --- flags of a VALUE ---
 IS_HELD = 1  # it names classes that the client may lack: HELD is possible until the next request
+
+# --- flags of a RETURN ---
+UNLOADED = 1  # the arguments could not be loaded: call back again, with references to them
 
 ROLE_CALLS = "calls"
 ROLE_EVENTS = "events"

@@ -225,11 +225,11 @@ def test_interrupt_is_for_one_request_only(daemon: Daemon) -> None:
     _, connection_id = peer.hello("session")
     oid = function(peer, "echo")
     errand = Peer(daemon.call_path)
-    assert errand.ask(wire.INTERRUPT, connection_id, 1) == (wire.ACK, False)
+    assert errand.ask(wire.INTERRUPT, connection_id, 1) == (wire.ACK, "")
     assert peer.ask(wire.CALL, oid, (5,), {}) == (wire.VALUE, 5)
     # One that has not begun yet will not begin.
     errand = Peer(daemon.call_path)
-    assert errand.ask(wire.INTERRUPT, connection_id, 3) == (wire.ACK, True)
+    assert errand.ask(wire.INTERRUPT, connection_id, 3) == (wire.ACK, "withdrawn")
     kind, body = peer.ask(wire.CALL, oid, (5,), {})
     assert (kind, body[2]) == (wire.ERROR, "KeyboardInterrupt")
     assert peer.ask(wire.CALL, oid, (5,), {}) == (wire.VALUE, 5)

@@ -1,0 +1,163 @@
+"""Functions that stay here and are called from a daemon.
+
+A callback that a call there makes is run by the thread that waits for this very call, and may
+itself call the daemon: its calls travel on the same connection, marked as nested. One that the
+daemon makes between calls (a thread of its own, another client's call) gets a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+
+from ..errors import InvalidRequest
+from ..kernel import wire
+from .failures import describe_exception
+from .serialize import ResultUnpickler, dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .channel import Channel
+    from .session import Session
+
+
+class Callback:
+    """A function that runs here wherever it is called from; made by `spawny.callback`."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"callback({self.function!r})"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a callback stays in its process; it can be an argument of a remote call")
+
+
+def callback(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function that is passed to a daemon, so that it is called here.
+
+    There it is an ordinary callable. Its arguments come by value where they can be copied, else as
+    proxies; its result goes by value; an exception it raises is raised there. It may call the
+    daemon again. It can be called as long as a proxy of that daemon is alive here.
+    """
+    if not callable(function):
+        raise InvalidRequest(f"a callback is a function, not {type(function).__name__}")
+    return function if type(function) is Callback else Callback(function)
+
+
+class Callbacks:
+    """The functions that one session has passed to its daemon and that are in use there."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._by_id: dict[int, _Entry] = {}
+        self._ids: dict[Any, int] = {}
+        self._next_id = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def send(self, callback: Callback) -> tuple[int, str]:
+        """(number, name) for the daemon: the same for equal functions, as long as it uses one."""
+        function = callback.function
+        with self._lock:
+            try:
+                key: Any = function
+                known = self._ids.get(key)
+            except TypeError:  # no hash
+                key = id(function)
+                known = self._ids.get(key)
+            if known is None:
+                self._next_id += 1
+                known = self._ids[key] = self._next_id
+                self._by_id[known] = _Entry(function, key)
+            entry = self._by_id[known]
+            entry.count += 1
+        return known, entry.name
+
+    def dropped(self, counts: Iterable[tuple[int, int]]) -> None:
+        """The daemon has let go of so many of those that were sent to it."""
+        gone = []  # what goes with them goes outside of the lock
+        with self._lock:
+            for number, count in counts:
+                entry = self._by_id.get(number)
+                if entry is None:
+                    continue
+                entry.count -= count
+                if entry.count <= 0:
+                    gone.append(self._by_id.pop(number))
+                    self._ids.pop(entry.key, None)
+
+    def serve(self, channel: Channel, flags: int, body: bytes) -> None:
+        """Run the callback that the call under way on this channel makes, and send its result."""
+        nested = self._session.nested
+        ident = threading.get_ident()
+        outer = nested.get(ident)
+        nested[ident] = channel
+        try:
+            reply, error = self._run(flags, body)
+        finally:
+            if outer is None:
+                del nested[ident]
+            else:
+                nested[ident] = outer
+        if channel.sock.fileno() < 0:
+            # A call that it made was given up, and the one that waits for it with that.
+            raise error or KeyboardInterrupt
+        channel.send(reply)
+
+    def serve_between_calls(self, send: Callable[[bytes], None], flags: int, body: bytes) -> None:
+        """The same on a thread of its own, for a callback that no call of ours makes."""
+
+        def run() -> None:
+            reply, _ = self._run(flags, body)
+            with suppress(OSError):  # the daemon is gone
+                send(reply)
+
+        threading.Thread(target=run, name="spawny-callback", daemon=True).start()
+
+    def _run(self, flags: int, body: bytes) -> tuple[bytes, BaseException | None]:
+        """The frame that answers a CALLBACK, and what was raised, if anything."""
+        number = body[: wire.NUMBER.size]
+        try:
+            values, (callback_id, names) = ResultUnpickler(
+                body[wire.NUMBER.size :], self._session
+            ).load()
+        except Exception:
+            if flags & wire.WITH_REFERENCES:
+                raise
+            return wire.frame(wire.RETURN, number, wire.UNLOADED), None
+        positional = len(values) - len(names)
+        kwargs = dict(zip(names, values[positional:], strict=True))
+        try:
+            with self._lock:
+                function = self._by_id[callback_id].function
+            result = function(*values[:positional], **kwargs)
+            pickled, _ = dumps(result, self._session)
+            return wire.frame(wire.RETURN, number + pickled), None
+        except BaseException as error:  # noqa: BLE001 (raised in the daemon)
+            pickled, _ = dumps(describe_exception(error), self._session)
+            return wire.frame(wire.RAISE, number + pickled), error
+
+
+class _Entry:
+    __slots__ = ("count", "function", "key", "name")
+
+    def __init__(self, function: Callable[..., Any], key: Any) -> None:
+        from .proxy import ObjectProxy
+
+        self.function = function
+        self.key = key
+        self.count = 0
+        is_proxy = issubclass(type(function), ObjectProxy)
+        self.name = "proxy" if is_proxy else str(getattr(function, "__qualname__", "callback"))

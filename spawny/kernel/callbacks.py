@@ -1,0 +1,104 @@
+"""Functions of clients, as user code in the daemon has them: calling one runs it in its client."""
+
+import io
+import pickle
+import threading
+import weakref
+
+from . import failures, wire
+
+
+class RemoteCallback:
+    """A function that was passed to `spawny.callback`, in a client."""
+
+    def __init__(self, calls, session, callback_id, name):
+        self._spawny_calls = calls
+        self._spawny_session = session
+        self._spawny_id = callback_id
+        self.__name__ = self.__qualname__ = name
+
+    def __call__(*args, **kwargs):
+        self = args[0]
+        return self._spawny_calls.call_back(
+            self._spawny_session, self._spawny_id, self.__name__, args[1:], kwargs
+        )
+
+    def __repr__(self):
+        return "<callback %s of client %d>" % (self.__name__, self._spawny_session.client_pid)
+
+    def __reduce__(self):
+        raise TypeError("a callback runs in its client, and stays in this process")
+
+
+class Callbacks:
+    """Those that one session has passed here and that are still in use, one object for each."""
+
+    def __init__(self, calls, session):
+        self._calls = calls
+        self._session = session
+        self._known = {}  # callback id -> [weak reference, how many times it was sent]
+        self._lock = threading.RLock()
+
+    def get(self, callback_id, name):
+        """The callback of this number, which the client has sent once more."""
+        with self._lock:
+            entry = self._known.get(callback_id)
+            callback = entry and entry[0]()
+            if callback is None:
+                callback = RemoteCallback(self._calls, self._session, callback_id, name)
+                # One that is gone has its count on its way to the client already.
+                gone = lambda reference: self._gone(callback_id, reference)  # noqa: E731
+                entry = self._known[callback_id] = [weakref.ref(callback, gone), 0]
+            entry[1] += 1
+            return callback
+
+    def _gone(self, callback_id, reference):
+        # In the middle of any line of any thread: only what is safe there.
+        entry = self._known.get(callback_id)
+        if entry is not None and entry[0] is reference:
+            del self._known[callback_id]
+            self._calls.drop_callback(self._session, callback_id, entry[1])
+
+
+class ArgumentUnpickler(pickle.Unpickler):
+    """Loads what a client sends. A persistent id is the number of an object that lives here, or
+    (callback id, name) of a function of the client's."""
+
+    def __init__(self, body, exports, callbacks):
+        super().__init__(io.BytesIO(body))
+        self._exports = exports
+        self._callbacks = callbacks
+
+    def persistent_load(self, pid):
+        if type(pid) is tuple:
+            return self._callbacks.get(*pid)
+        return self._exports.get(pid)
+
+
+class Pending:
+    """A callback under way that its client runs on a thread of its own."""
+
+    def __init__(self):
+        self.reply = None  # the frame that answered it
+        self.relief = None  # that waits for it
+        self.is_over = threading.Event()
+
+
+def number_of(body):
+    """The number that the body of a RETURN or RAISE begins with; None where it is none."""
+    return wire.NUMBER.unpack_from(body)[0] if len(body) >= wire.NUMBER.size else None
+
+
+def result_of(reply, exports, callbacks, name):
+    """What a callback has returned; raises what it has raised."""
+    kind, flags, body = reply
+    try:
+        answer = ArgumentUnpickler(bytes(body[wire.NUMBER.size :]), exports, callbacks).load()
+        if kind == wire.RAISE:
+            answer = failures.rebuild(answer)
+    except Exception as error:
+        text = "what the callback %s gave back cannot be loaded: %s" % (name, error)
+        raise failures.KernelError("SerializationError", text) from error
+    if kind == wire.RAISE:
+        raise answer
+    return answer

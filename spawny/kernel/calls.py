@@ -1,0 +1,399 @@
+"""Requests under way: carrying them out, interrupting them, and calling back from them.
+
+The one rule: one request runs at a time. While one waits for a callback, others are carried out
+before it goes on, those that the callback itself makes on the same thread (see `floor.py`).
+"""
+
+import collections
+import contextlib
+import itertools
+import os
+import pickle
+import signal
+import threading
+
+from . import callbacks, interrupts, objects, wire
+from .failures import (
+    KernelError,
+    describe_error,
+    error_frame,
+    forget_traceback,
+    format_error,
+)
+from .floor import Relief
+from .requests import Requests
+from .running import Running
+
+
+class Calls:
+    """What runs and what waits; `server` moves the bytes."""
+
+    def __init__(self, server):
+        self._server = server
+        self._exports = server.exports
+        self._answers = server.answers
+        self._handlers = Requests(server.exports, server.answers).handlers
+        self._main_thread = threading.get_ident()
+        self._settling = threading.Lock()  # a request is either over or interrupted
+        self._callback_numbers = itertools.count(1)
+        self._interrupts_held = False
+        self.count = 0
+        self.running = None  # of the thread that has the floor
+        self.waiting = []  # for their callbacks
+        self._caller = None  # (connection, thread) that what is printed now belongs to
+        signal.signal(signal.SIGINT, self._on_interrupt)
+
+    @property
+    def busy(self):
+        """What to name when asked what runs: it may itself be waiting for its callback."""
+        waiting = self.waiting
+        return self.running or (waiting[-1] if waiting else None)
+
+    def caller_here(self):
+        """The connection that what this thread prints belongs to, if any."""
+        caller = self._caller
+        return caller[0] if caller and caller[1] == threading.get_ident() else None
+
+    # --- one request ---
+
+    def answer(self, connection, kind, flags, body):
+        """Carry out one request and answer it; False when its connection is over."""
+        if kind == wire.RELEASE:
+            connection.held = None
+            connection.kept.clear()
+            return self._release(connection, body)
+        if kind in (wire.RETURN, wire.RAISE):
+            return True  # of a callback that nobody waits for any more
+        handler = self._handlers.get(kind)
+        if handler is None or (connection.is_over and not flags & wire.ONEWAY):
+            # Garbage, or a client that is dead and does not want it any more.
+            self._server.drop(connection)
+            return False
+        number = connection.number + 1
+        running = Running(connection, number, kind)
+        connection.running = self.running = running  # in this order: see interrupt()
+        connection.number = number
+        connection.referenced.clear()
+        self._caller = connection, running.thread
+        try:
+            request = running.request = self._load(connection, body, flags)
+            if connection.cancelled or running.outer is not None:
+                self._check_withdrawn(running)
+            reply = handler(connection, flags, *request)
+            self._settle(running)
+        except BaseException as error:
+            self.running = None
+            interrupts.forget(running)
+            if self._server.is_child:
+                self._server.exit_child(error)
+            reply = self._failed(connection, flags, error)
+        if self._server.is_child:
+            self._server.exit_child(None)
+        connection.running = running.outer
+        self.count += 1
+        self._server.flush_pending()  # the rest of a line belongs before the answer
+        self._caller = None
+        if flags & wire.PIPELINED and connection.held is not None:
+            connection.kept[number], connection.held = connection.held, None
+        if flags & wire.ONEWAY:
+            self._give_back(connection)
+            return True
+        try:
+            connection.send(reply)
+        except OSError:
+            self._give_back(connection)
+            self._server.drop(connection)
+            return False
+        return True
+
+    def _load(self, connection, body, flags):
+        try:
+            if not flags & wire.WITH_REFERENCES:
+                return pickle.loads(body)
+            return callbacks.ArgumentUnpickler(
+                body, self._exports, self._callbacks_of(connection.session)
+            ).load()
+        except objects.UnknownReference:
+            raise
+        except Exception as error:
+            if getattr(error, "name", None) == "cloudpickle":
+                remedy = "move that code into a module, or install cloudpickle there"
+            else:
+                remedy = "what they name must be importable there"
+            _, kind, message = describe_error(error)
+            text = "the arguments cannot be loaded in daemon %r (%s: %s): %s"
+            text %= (self._server.name, kind, message, remedy)
+            raise KernelError("Unsendable", text, format_error(error)) from None
+
+    def _settle(self, running):
+        """The request is done; an interrupt that was promised, but came too late, still counts."""
+        with self._settling:
+            self.running = None
+        if running.is_cancelled:
+            raise KeyboardInterrupt
+
+    def _failed(self, connection, flags, error):
+        """The answer that tells of an exception."""
+        connection.held = None
+        error = self.said_why(error, "DaemonDied")
+        if flags & wire.ONEWAY:
+            self._server.flush()
+            text = "a one-way call failed:\n" + format_error(error)
+            os.write(2, text.encode("utf-8", "backslashreplace"))
+        reply = error_frame(connection, error)
+        forget_traceback(error)
+        return reply
+
+    def said_why(self, error, kind):
+        """The error to report: a client must not take the end of the daemon for its own Ctrl-C."""
+        server = self._server
+        if not (server.is_ending and issubclass(type(error), KeyboardInterrupt)):
+            return error
+        text = "daemon %r was ended while this ran: %s" % (server.name, server.ending_reason)
+        return KernelError(kind, text, format_error(error))
+
+    def _release(self, connection, body):
+        try:
+            for oid, count in pickle.loads(body):
+                self._exports.release(connection.session, oid, count)
+        except Exception:  # unpickling garbage may raise anything
+            self._server.drop(connection)
+            return False
+        return True
+
+    def _give_back(self, connection):
+        """The references in an answer that nobody gets."""
+        for oid in connection.referenced:
+            self._exports.release(connection.session, oid, 1)
+        connection.referenced.clear()
+
+    # --- interrupts ---
+
+    def interrupt(self, connection=None, number=None):
+        """Raise KeyboardInterrupt in what runs, or in that request; from the control thread.
+
+        "interrupted" if it will be raised (where the request waits for a callback: at the return of
+        that), "withdrawn" if the request has not begun and will not, "" if it is over.
+        """
+        if connection is None:
+            return self._interrupt(self.busy)
+        # Marked first, looked for then; the request is made known first and looks for marks then.
+        # So one of the two sees the other.
+        connection.cancelled.add(number)
+        running = connection.running
+        while running is not None and running.number != number:
+            running = running.outer
+        if running is not None:
+            connection.cancelled.discard(number)
+            return self._interrupt(running)
+        if number > connection.number:
+            return "withdrawn"
+        connection.cancelled.discard(number)
+        return ""
+
+    def _interrupt(self, running):
+        with self._settling:
+            if running is None:
+                return ""
+            if running is not self.running:
+                if running not in self.waiting:
+                    return ""
+                running.is_cancelled = True
+                return "interrupted"
+            running.is_cancelled = True
+            interrupts.send(running)  # within the lock: later it could hit what comes after
+        return "interrupted"
+
+    def _check_withdrawn(self, running):
+        """Raise KeyboardInterrupt if this request, or one whose callback made it, is not wanted."""
+        connection = running.connection
+        if running.number in connection.cancelled:
+            connection.cancelled.discard(running.number)
+            raise KeyboardInterrupt
+        outer = running.outer
+        while outer is not None:
+            if outer.is_cancelled:
+                raise KeyboardInterrupt
+            outer = outer.outer
+
+    def _on_interrupt(self, signum, stack_frame):
+        if not self._interrupts_held:
+            self.check_interrupt()
+
+    def check_interrupt(self):
+        """Raise the KeyboardInterrupt that is due, if the request it is meant for still runs."""
+        running = self.running
+        if running is None or not running.is_cancelled:
+            return
+        if threading.get_ident() == running.thread == self._main_thread:
+            running.is_cancelled = False
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def interrupts_held(self):
+        """No interrupt in here; one that came is raised by the next `check_interrupt`."""
+        if threading.get_ident() != self._main_thread:
+            yield  # signals are handled on the main thread alone
+            return
+        self._interrupts_held = True
+        try:
+            yield
+        finally:
+            self._interrupts_held = False
+
+    def leave_to_parent(self):
+        """In a forked child of user code: no lock of the parent's, and nobody to print for."""
+        self._settling = threading.Lock()
+        self._caller = None
+
+    # --- callbacks ---
+
+    def _callbacks_of(self, session):
+        if session.callbacks is None:
+            session.callbacks = callbacks.Callbacks(self, session)
+        return session.callbacks
+
+    def call_back(self, session, callback_id, name, args, kwargs):
+        """Run a function of the client of this session, with whatever it calls here meanwhile."""
+        running = self.running
+        is_here = (
+            running is not None
+            and running.thread == threading.get_ident()
+            and running.connection is not None
+            and running.connection.session is session
+            and not running.connection.is_over
+        )
+        if not is_here and session.events is None:
+            raise _left(name)
+        connection = running.connection if is_here else session.events
+        reply = None
+        while reply is None or reply[0] == wire.RETURN and reply[1] & wire.UNLOADED:
+            # The second time, with what the client could not load left here.
+            number = next(self._callback_numbers)
+            items = list(args) + list(kwargs.values())
+            rest = callback_id, tuple(kwargs)
+            body, flags = self._answers.pack(connection, items, rest, reply is not None)
+            frame = wire.frame(wire.CALLBACK, wire.NUMBER.pack(number) + body, flags)
+            if is_here:
+                reply = self._call_back_here(running, frame, number, name)
+            else:
+                reply = self._call_back_elsewhere(session, frame, number, name)
+        return callbacks.result_of(reply, self._exports, self._callbacks_of(session), name)
+
+    def _call_back_here(self, running, frame, number, name):
+        """By the thread of the client that waits for this very call."""
+        connection = running.connection
+        self._server.flush_pending()
+        try:
+            connection.send(frame)
+        except OSError:
+            raise _left(name) from None
+        connection.referenced.clear()
+        with self._callback_wait(running):
+            later = collections.deque()
+            try:
+                while True:
+                    reply = self._reply(connection, number, later)
+                    if reply is not None:
+                        return reply
+                    self._server.wait_for(connection)
+                    if self._server.is_ending:
+                        raise KeyboardInterrupt
+                    if connection.is_over:
+                        raise _left(name)
+            finally:
+                connection.frames.extendleft(reversed(later))
+
+    def _reply(self, connection, number, later):
+        """The answer to this callback, if it is among the frames that have come; carries out the
+        requests that the callback makes, and keeps those for `later` that only follow it."""
+        while connection.frames:
+            kind, flags, body = connection.frames.popleft()
+            if kind in (wire.RETURN, wire.RAISE):
+                if callbacks.number_of(body) == number:
+                    return kind, flags, body
+            elif kind == wire.RELEASE or flags & wire.NESTED:
+                self.answer(connection, kind, flags, body)
+            else:
+                later.append((kind, flags, body))
+        return None
+
+    def _call_back_elsewhere(self, session, frame, number, name):
+        """By a thread of its own there: no call of that client is what calls back."""
+        pending = session.pending[number] = callbacks.Pending()
+        if session.is_over:
+            pending.is_over.set()
+        session.events.push(frame, is_dispensable=False)
+        session.events.referenced.clear()
+        thread = threading.current_thread()
+        has_floor = type(thread) is Relief or thread.ident == self._main_thread
+        if not has_floor:
+            pending.is_over.wait()
+        else:
+            self._server.flush_pending()
+            with self._callback_wait(self.running):
+                pending.relief = thread if type(thread) is Relief else None
+                while not (pending.is_over.is_set() or self._server.is_ending):
+                    self._server.wait_for(None)
+                pending.relief = None
+        session.pending.pop(number, None)
+        if pending.reply is None:
+            raise _left(name)
+        return pending.reply
+
+    def returned(self, session, kind, flags, body):
+        """On the control thread: a callback that no call waits for on its connection is over."""
+        pending = session.pending.get(callbacks.number_of(body))
+        if pending is not None:
+            pending.reply = kind, flags, body
+            self._wake(pending)
+
+    def session_is_over(self, session):
+        """On the control thread: the client is gone, and so are its functions."""
+        session.is_over = True
+        for pending in list(session.pending.values()):
+            self._wake(pending)
+
+    def _wake(self, pending):
+        pending.is_over.set()
+        self._server.post(self._resume, pending)
+
+    def _resume(self, pending):
+        relief, pending.relief = pending.relief, None
+        if relief is not None:
+            self._server.floor.resume(relief)
+
+    @contextlib.contextmanager
+    def _callback_wait(self, running):
+        """While this call waits, others run; it is interrupted when it goes on."""
+        caller = self._caller
+        if running is not None:
+            with self._settling:
+                self.running = None
+                self.waiting.append(running)
+        self._caller = None
+        try:
+            yield
+        finally:
+            self._caller = caller
+            if running is not None:
+                with self._settling:
+                    self.waiting.remove(running)
+                    self.running = running
+        if (running is not None and running.is_cancelled) or self._server.is_ending:
+            if running is not None:
+                running.is_cancelled = False
+            raise KeyboardInterrupt
+
+    def drop_callback(self, session, callback_id, count):
+        """User code has let go of a callback; from any thread, in the middle of anything."""
+        self._server.post(self._tell_dropped, session, callback_id, count)
+
+    def _tell_dropped(self, session, callback_id, count):
+        if session.events is not None and not session.is_over:
+            body = pickle.dumps([(callback_id, count)], 2)
+            session.events.push(wire.frame(wire.DROPPED, body), is_dispensable=False)
+
+
+def _left(name):
+    return ReferenceError("the client that the callback %s runs in has left" % name)

@@ -1,0 +1,248 @@
+"""Functions that run here and are called from a daemon."""
+
+import gc
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spawny
+from spawny import callback
+from spawny.client.proxy import reference_of
+from tests.end_to_end.processes import eventually
+from tests.interpreters import Interpreter
+
+SCRIPT = """
+import threading
+
+class Thing:
+    def __init__(self, number):
+        self.number = number
+
+kept = []
+def call(f, *args, **kwargs):
+    return f(*args, **kwargs)
+def keep(f):
+    kept.append(f)
+def forget():
+    kept.clear()
+def call_kept(*args):
+    return [f(*args) for f in kept]
+def same(a, b):
+    return a is b
+def give_thing(f):
+    thing = Thing(5)
+    return f(thing) is thing
+def identity(x):
+    return x
+def down(f, n):
+    return n if n == 0 else f(n - 1) + 1
+def catch(f):
+    try:
+        f()
+    except ValueError as error:
+        return "caught %s" % error
+    finally:
+        kept.append("cleaned")
+results = []
+def between_calls(f, n):
+    def run():
+        for i in range(n):
+            try:
+                results.append(f(i))
+            except Exception as error:
+                results.append(repr(error))
+    threading.Thread(target=run).start()
+def thread_name():
+    return threading.current_thread().name
+"""
+
+
+@pytest.fixture
+def m(home: Path) -> Iterator[Any]:
+    module = spawny.run_script(SCRIPT)
+    yield module
+    module.terminate_daemon()
+
+
+def test_a_callback_runs_here(home: Path, interpreter: Interpreter) -> None:
+    """Its arguments, keywords and result go over; it runs in the thread that made the call."""
+    m = spawny.run_script(SCRIPT, interpreter.path)
+    seen = []
+
+    def local(*args: Any, **kwargs: Any) -> Any:
+        seen.append((threading.get_ident(), args, kwargs))
+        return {"answer": 42}
+
+    assert m.call(callback(local), 1, [2], three=3) == {"answer": 42}
+    assert seen == [(threading.get_ident(), (1, [2]), {"three": 3})]
+    m.terminate_daemon()
+
+
+def test_nested_calls_of_any_depth(home: Path, interpreter: Interpreter) -> None:
+    """The callback calls the daemon, which calls back, and so on; all on the main thread there."""
+    m = spawny.run_script(SCRIPT, interpreter.path)
+    names = set()
+
+    def down(n: int) -> Any:
+        names.add(m.thread_name())
+        return m.down(callback(down), n)
+
+    assert down(40) == 40
+    assert names == {"MainThread"}
+    m.terminate_daemon()
+
+
+def test_what_it_raises_is_raised_there(m: Any) -> None:
+    """As its own class, to be caught there; else it comes back through the call."""
+
+    def bad() -> None:
+        raise ValueError("oh")
+
+    assert m.catch(callback(bad)) == "caught oh"
+    with pytest.raises(ValueError, match="oh"):
+        m.call(callback(bad))
+    assert m.call(callback(lambda: 1)) == 1
+
+
+def test_objects_of_the_daemon_come_as_proxies(m: Any) -> None:
+    """What cannot be copied is a proxy here, and itself again when it goes back."""
+    assert m.give_thing(callback(lambda thing: thing))
+    assert m.call(callback(lambda thing: thing.number), m.Thing(7)) == 7
+
+
+def test_what_a_client_cannot_load_comes_as_a_proxy(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An argument of a class that is only importable there."""
+    (tmp_path / "only_there.py").write_text("class Only:\n    x = 3\n")
+    script = f"import sys; sys.path.append({str(tmp_path)!r}); import only_there\n"
+    m = spawny.run_script(script + "def call(f): return f(only_there.Only())")
+    assert m.call(callback(lambda only: (isinstance(only, spawny.ObjectProxy), only.x))) == (
+        True,
+        3,
+    )
+
+
+def test_one_that_is_kept_is_the_same_one(m: Any) -> None:
+    """It can be called in later calls, and compares by identity there."""
+    seen: list[int] = []
+    m.keep(callback(seen.append))
+    m.call_kept(1)
+    m.call_kept(2)
+    assert seen == [1, 2]
+    assert m.same(callback(seen.append), callback(seen.append))
+
+
+def test_dropped_callbacks_are_let_go_here(m: Any) -> None:
+    """Once the daemon has no use for it, nothing here keeps the function alive."""
+    session: Any = reference_of(m).session
+    m.keep(callback(lambda: 1))
+    m.same(callback(print), callback(print))
+    assert len(session.callbacks) >= 1
+    m.forget()
+    assert eventually(lambda: len(session.callbacks) == 0)
+
+
+def test_from_a_thread_of_the_daemon(m: Any) -> None:
+    """Between calls, too; the thread there waits for the result."""
+    m.between_calls(callback(lambda i: i * i), 20)
+    assert eventually(lambda: len(m.results) == 20)
+    assert m.results == [i * i for i in range(20)]
+
+
+def test_one_between_calls_may_call(m: Any) -> None:
+    """What a thread of the daemon calls may itself use the daemon, while others do."""
+    m.between_calls(callback(lambda i: m.identity(i) + 1), 20)
+    assert [m.identity(i) for i in range(50)] == list(range(50))
+    assert eventually(lambda: len(m.results) == 20)
+    assert m.results == [i + 1 for i in range(20)]
+
+
+def test_a_callback_may_wait_for_another_thread(m: Any) -> None:
+    """Calls of other threads are carried out while one waits for its callback."""
+    with ThreadPoolExecutor(4) as pool:
+
+        def fan_out() -> Any:
+            return sum(pool.map(m.identity, range(20)))
+
+        assert m.call(callback(fan_out)) == sum(range(20))
+
+
+def test_calls_that_wait_for_each_other_get_on(m: Any) -> None:
+    """The first call can return though the second, begun later, waits for that in its callback."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def second() -> Any:
+        assert begun.wait(30)
+        return m.call(callback(lambda: ended.wait(30)))
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(second)
+        started = threading.Event()
+
+        def first() -> str:
+            begun.set()
+            m.identity(1)
+            started.set()
+            return "first"
+
+        assert m.call(callback(first)) == "first"
+        ended.set()
+        assert future.result(30) is True
+
+
+def test_another_clients_call_may_use_it(m: Any) -> None:
+    """A callback of one session is called in a call of another."""
+    seen: list[int] = []
+    m.keep(callback(lambda i: seen.append(m.identity(i))))
+    other = spawny.attach(spawny.daemon(m).name)
+    other.call_kept(5)
+    assert seen == [5]
+
+
+def test_threads_hammer_with_nested_callbacks(m: Any) -> None:
+    """Eight threads, three levels each way: every answer is right."""
+
+    def chain(n: int, depth: int) -> Any:
+        if depth == 0:
+            return m.identity(n)
+        return m.call(callback(lambda: chain(n, depth - 1) + 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda n: chain(n, 3), range(200)))
+    assert results == [n + 3 for n in range(200)]
+
+
+def test_the_result_must_travel(m: Any) -> None:
+    """A result that cannot is an error in the daemon, and in the call; the next call works."""
+    with pytest.raises(TypeError, match="lock"):
+        m.call(callback(threading.Lock))
+    assert m.identity(1) == 1
+
+
+def test_keyboard_interrupt_in_a_callback(m: Any) -> None:
+    """It is raised there, and comes back."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        m.call(callback(stop))
+    assert m.identity(1) == 1
+
+
+def test_arguments_are_released(m: Any) -> None:
+    """Objects passed to callbacks are proxies like any other."""
+    for _ in range(100):
+        m.call(callback(lambda thing: None), m.Thing(1))
+    gc.collect()
+    assert m.identity(1) == 1
+
+
+def test_no_function_is_no_callback() -> None:
+    with pytest.raises(spawny.InvalidRequest):
+        callback(3)  # type: ignore[arg-type]
