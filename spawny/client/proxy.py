@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .remote_type import RemoteType
     from .session import Epitaph, Session
+    from .streams import Stream
 
 # These reach another process's memory by address, which would crash this one.
 _ADDRESSES = frozenset(
@@ -28,7 +29,7 @@ _ADDRESSES = frozenset(
 class Reference:
     """What is ours of a proxy: which object of which session it stands for."""
 
-    __slots__ = ("count", "oid", "remote_type", "session", "shadowed")
+    __slots__ = ("count", "oid", "remote_type", "session", "shadowed", "stream")
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Reference:
         self.oid = oid
         self.remote_type = remote_type
         self.shadowed = shadowed
+        self.stream: Stream | None = None  # of an iterator, once it was asked for an item
         self.count = 1  # how many times the daemon has sent it, all to be released
 
     def operate(self, name: str, args: tuple[Any, ...]) -> Any:

@@ -15,7 +15,7 @@ from ..kernel import wire
 from .failures import describe_exception
 from .proxy import REMOTE_DOC, ObjectProxy, Reference, reference_of
 from .serialize import Unsendable
-from .streams import iterate, iterate_itself
+from .streams import iterate, iterate_itself, iterator_attribute, next_item
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ def _make_proxy_class(qualname: str, description: dict[str, Any]) -> type[Object
         namespace["__call__"] = _call
     if description["iterator"]:
         namespace["__iter__"] = iterate_itself
+        namespace["__next__"] = next_item
+        namespace["__getattribute__"] = iterator_attribute(ObjectProxy.__getattribute__)
     namespace["__doc__"] = REMOTE_DOC
     proxy_class = type(f"ObjectProxy[{qualname}]", (ObjectProxy,), namespace)
     if description["collection"] is not None:

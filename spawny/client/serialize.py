@@ -100,6 +100,8 @@ def _persistent_id(pickler: Any, obj: Any) -> Any:
     if not issubclass(kind, ObjectProxy):
         return None
     reference = reference_of(bound_method(obj) if kind is MethodProxy else obj)
+    if reference.stream is not None:
+        reference.stream.put_back()  # whoever gets it there wants all that is to come
     if reference.session is not session:
         raise Unsendable(
             f"a proxy of daemon {reference.session.name!r} cannot be passed to daemon"
@@ -158,6 +160,14 @@ class ResultUnpickler(pickle.Unpickler):
         self._session = session
 
     def persistent_load(self, reference: Any) -> Any:
+        if len(reference) == 2:
+            # A value if it loads here; its reference is not needed then.
+            pickled, reference = reference
+            proxy = self._session.proxy(*reference)
+            try:
+                return pickle.loads(pickled)
+            except Exception:  # noqa: BLE001 (loading runs the classes' own code)
+                return proxy
         return self._session.proxy(*reference)
 
 

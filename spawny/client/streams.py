@@ -1,42 +1,194 @@
-"""Iteration over remote objects: items come in growing chunks where that cannot be noticed."""
+"""Iteration over remote objects: items come in growing chunks where that cannot be noticed.
+
+What was fetched ahead belongs to the remote iterator, not to a loop: everything that asks the
+iterator's proxy for its next item shares it, and it is put back before the iterator is used in any
+other way. The daemon decides who may be read ahead at all, see `kernel/streams.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from ..kernel import wire
+from .failures import remote_exception
 from .proxy import ObjectProxy, Reference, reference_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# The most items that one round trip of an iteration brings, and how the number grows.
-CHUNK_FIRST, CHUNK_GROWTH, CHUNK_MOST = 32, 4, 8192
+# The most items that one round trip brings: one at first, since many a generator is asked for its
+# first item only; then growing, with no thought but for how many are used.
+CHUNK_GROWTH, CHUNK_MOST = 4, 8192
 
 # An item is not made longer than this before it is wanted.
 READ_AHEAD_SECONDS = 0.001
 
+# Once items have had to wait for a slow one behind them, so many must come quickly, each by itself,
+# before they come in chunks again; twice as many the next time.
+WARY_ITEMS = 16
+
+# The iterators of built-in collections compute nothing: their first chunk is larger.
+COLLECTION_ITEMS = 32
+COLLECTION_ITERATORS = re.compile(
+    "(list|tuple|dict_(key|value|item)|set|range|str|str_ascii|bytes|bytearray|sequence)_?iterator"
+)
+
+
+class Batch(deque):  # type: ignore[type-arg]
+    """Items that were fetched and not used yet."""
+
+    received = 0  # items that came from this iterator until now
+    ending: BaseException | None = None  # what it ended with after them
+
+
+class Stream:
+    """The near end of an iterator in a daemon. Any number of threads may share it."""
+
+    __slots__ = ("_is_hidden", "_lock", "_most", "_reference", "_wary", "_wary_left", "batch")
+
+    def __init__(self, reference: Reference, *, is_hidden: bool) -> None:
+        remote_type = reference.remote_type
+        is_collection = bool(
+            is_hidden
+            and remote_type.module == "builtins"
+            and COLLECTION_ITERATORS.fullmatch(remote_type.qualname)
+        )
+        self._reference = reference
+        self._is_hidden = is_hidden
+        self._most = COLLECTION_ITEMS if is_collection else 1
+        self._wary, self._wary_left = WARY_ITEMS, 0
+        # Not plain: a callback of the iterator's may ask for its next item, and is told off there.
+        self._lock = threading.RLock()
+        self.batch = Batch()
+
+    def next_item(self) -> Any:
+        """The next item, or the exception that stands in its place raised."""
+        try:
+            return self.batch.popleft()
+        except IndexError:
+            pass
+        with self._lock:
+            if self.batch:  # another thread was quicker
+                return self.batch.popleft()
+            if self.batch.ending is None:
+                batch = self._fetch()
+                # Seen by others, and counted as received, with one assignment: whenever Ctrl-C
+                # comes, either all of it is here or the daemon gives it again.
+                if batch:
+                    item = batch.popleft()
+                    self.batch = batch
+                    return item
+                self.batch = batch
+            raise self._take_ending()
+
+    def _take_ending(self) -> BaseException:
+        ending, self.batch.ending = self.batch.ending, None
+        assert ending is not None
+        return ending
+
+    def _fetch(self) -> Batch:
+        reference, received = self._reference, self.batch.received
+        items, (failure, has_returned, is_late) = reference.session.request(
+            wire.NEXT,
+            (reference.oid, max(self._most, 1), READ_AHEAD_SECONDS, received, self._is_hidden),
+        )
+        ending: BaseException | None = None
+        if has_returned:
+            value = items.pop()
+            ending = StopIteration() if value is None else StopIteration(value)
+        elif failure is not None:
+            ending = remote_exception(failure)
+        batch = Batch(items)
+        batch.received = received + len(items)
+        batch.ending = ending
+        self._grow(len(items), is_late)
+        return batch
+
+    def _grow(self, came: int, is_late: bool) -> None:
+        if self._most == 0:
+            return
+        if is_late:
+            self._wary *= 2
+            self._most, self._wary_left = 1, self._wary
+        elif self._wary_left:
+            self._wary_left -= 1
+        elif came >= self._most:
+            self._most = min(self._most * CHUNK_GROWTH, CHUNK_MOST)
+
+    def put_back(self) -> None:
+        """Give back what was not used, and fetch one item at a time from now on: something else
+        than asking for the next item is about to happen to the iterator."""
+        with self._lock:
+            self._most = 0
+            batch = self.batch
+            if batch or batch.ending is not None:
+                used = batch.received - len(batch)
+                reference = self._reference
+                reference.session.request(wire.PUTBACK, (reference.oid, used))
+                self.batch = Batch()
+                self.batch.received = used
+
+
+class RemoteIterator:
+    """What `iter()` makes of a proxy: an iterator in the daemon that only its loop knows."""
+
+    __slots__ = ("_proxy", "_stream")
+
+    def __init__(self, proxy: ObjectProxy, stream: Stream) -> None:
+        self._proxy = proxy  # which keeps the remote iterator alive
+        self._stream = stream
+
+    def __iter__(self) -> RemoteIterator:
+        return self
+
+    def __next__(self) -> Any:
+        return self._stream.next_item()
+
 
 def iterate(self: ObjectProxy) -> Iterator[Any]:
-    """The items, fetched in growing chunks where that cannot be noticed."""
+    """`iter(proxy)`."""
     reference: Reference = reference_of(self)
     # Now, not at the first next(): what is not iterable must say so to iter() itself.
-    iterator = reference.session.request(wire.OPERATE, (reference.oid, "__iter__", ()), wire.KEEP)
-    return _chunks(reference_of(iterator), iterator)
-
-
-def _chunks(reference: Reference, iterator: ObjectProxy) -> Iterator[Any]:
-    most = CHUNK_FIRST
-    is_over = False
-    while not is_over:
-        items, is_over = reference.session.request(
-            wire.NEXT, (reference.oid, most, READ_AHEAD_SECONDS)
-        )
-        yield from items
-        most = min(most * CHUNK_GROWTH, CHUNK_MOST)
-    del iterator  # until here it kept the remote iterator alive
+    proxy = reference.session.request(wire.OPERATE, (reference.oid, "__iter__", ()), wire.KEEP)
+    iterator: Reference = reference_of(proxy)
+    if iterator.count > 1 or iterator.stream is not None:
+        return proxy  # type: ignore[no-any-return]  # others have it, too
+    return RemoteIterator(proxy, Stream(iterator, is_hidden=True))
 
 
 def iterate_itself(self: ObjectProxy) -> ObjectProxy:
     return self
+
+
+def next_item(self: ObjectProxy) -> Any:
+    """`next(proxy)` of an iterator."""
+    reference: Reference = reference_of(self)
+    stream = reference.stream
+    if stream is None:
+        with _making:
+            if reference.stream is None:
+                reference.stream = Stream(reference, is_hidden=False)
+        stream = reference.stream
+    return stream.next_item()
+
+
+# Held for the making of a stream alone, where two threads must not make two.
+_making = threading.Lock()
+
+
+def iterator_attribute(
+    get: Callable[[ObjectProxy, str], Any],
+) -> Callable[[ObjectProxy, str], Any]:
+    """The `__getattribute__` of iterators' proxies, from that of all."""
+
+    def getattribute(self: ObjectProxy, name: str) -> Any:
+        reference: Reference = reference_of(self)
+        if reference.stream is not None and name != "__class__":
+            reference.stream.put_back()
+        return get(self, name)
+
+    return getattribute

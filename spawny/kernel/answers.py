@@ -8,7 +8,7 @@ import weakref
 from . import objects, wire
 from .failures import KernelError
 
-_ATOMS = frozenset([type(None), bool, int, float, complex, str, bytes, type(NotImplemented)])
+ATOMS = frozenset([type(None), bool, int, float, complex, str, bytes, type(NotImplemented)])
 
 # Pickle protocol 4 and 5 name a class or function by this opcode alone; a pickle without it loads
 # anywhere. The byte may occur as data too: then a value is held a little longer than needed.
@@ -30,7 +30,7 @@ class Answers:
 
     def _mode(self, cls):
         try:
-            if cls in _ATOMS:
+            if cls in ATOMS:
                 return _ATOM
             mode = self._modes.get(cls)
             if mode is None:
@@ -93,17 +93,19 @@ class Answers:
 
         With IS_HELD among the flags the pickle names classes that the client may lack.
         """
-        if not by_reference and all(self._mode(type(item)) != _REFERENCE for item in items):
+        if not by_reference and all(self._mode(kind) != _REFERENCE for kind in map(type, items)):
             try:
                 body = pickle.dumps((items, rest), connection.session.pickle_protocol)
             except Exception:
                 pass
             else:
                 return body, wire.IS_HELD if _STACK_GLOBAL in body else 0
-        referenced = set()
+        referenced = {}
         for item in items:
-            if type(item) not in _ATOMS and (by_reference or not self._copies(item)):
-                referenced.add(id(item))
+            if type(item) not in ATOMS:
+                pickled = self._pickled(item)
+                if by_reference or pickled is None or _STACK_GLOBAL in pickled:
+                    referenced[id(item)] = pickled
         buffer = io.BytesIO()
         pickler = _ReferencePickler(buffer, connection.session.pickle_protocol)
         pickler.referenced = referenced
@@ -111,31 +113,45 @@ class Answers:
         pickler.dump((items, rest))
         return buffer.getvalue(), wire.WITH_REFERENCES
 
-    def _copies(self, item):
+    def _pickled(self, item):
+        """The pickle of one item among references; None where it is to be a reference itself."""
+        if type(item) is Frozen:
+            return item.pickled
         if self._mode(type(item)) == _REFERENCE:
-            return False
+            return None
         try:
-            return _STACK_GLOBAL not in pickle.dumps(item, 4)
+            return pickle.dumps(item, 4)
         except Exception:
-            return False
+            return None
+
+
+class Frozen:
+    """An item of an iteration that was pickled before its owner could change it."""
+
+    __slots__ = ("item", "pickled")
+
+    def __init__(self, item, pickled):
+        self.item = item
+        self.pickled = pickled
+
+    def __reduce__(self):
+        return pickle.loads, (self.pickled,)
 
 
 class _ReferencePickler(pickle.Pickler):
+    """What is in `referenced` becomes a reference; or (pickle, reference), to be used where the
+    pickle does not load."""
+
     def persistent_id(self, item):
-        if id(item) not in self.referenced:
+        try:
+            pickled = self.referenced[id(item)]
+        except KeyError:
             return None
+        if type(item) is Frozen:
+            item = item.item
         body = self.exports.reference(item, self.connection.session)
         self.connection.referenced.append(body[0])
-        return body
-
-
-class ReferenceUnpickler(pickle.Unpickler):
-    """Loads arguments among which are objects that live here: persistent ids are their numbers."""
-
-    exports = None
-
-    def persistent_load(self, oid):
-        return self.exports.get(oid)
+        return body if pickled is None else (pickled, body)
 
 
 def describe_interpreter():

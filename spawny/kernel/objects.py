@@ -168,7 +168,7 @@ class Exports:
     """Objects by number. Each session holds counts; an object goes with its last count."""
 
     def __init__(self):
-        self._objects = {}  # oid -> [object, total count]
+        self._objects = {}  # oid -> [object, total count, last chunk, see streams.py]
         self._oids = {}  # id(object) -> oid, valid while the entry above keeps the object alive
         self._next = wire.ROOT + 1
         # type -> (type id, description, methods); weakly, or every class ever sent would stay
@@ -178,7 +178,7 @@ class Exports:
 
     def set_root(self, root):
         self.root = root
-        self._objects[wire.ROOT] = [root, 1]
+        self._objects[wire.ROOT] = [root, 1, None]
         self._oids[id(root)] = wire.ROOT
 
     def __len__(self):
@@ -190,6 +190,19 @@ class Exports:
         except (KeyError, TypeError):
             raise UnknownReference("no object %r is referenced here any more" % (oid,)) from None
 
+    def entry(self, oid):
+        """[object, total count, last chunk]; as `get` otherwise."""
+        self.get(oid)
+        return self._objects[oid]
+
+    def replace(self, oid, obj):
+        """Let the number stand for another object: what an iterator was wrapped into."""
+        entry = self._objects[oid]
+        if obj is not entry[0]:
+            del self._oids[id(entry[0])]
+            self._oids[id(obj)] = oid
+        entry[0], entry[2] = obj, None
+
     def reference(self, obj, session):
         """One more reference of `session` to `obj`: the body of a REFERENCE frame.
 
@@ -199,7 +212,7 @@ class Exports:
         if oid is None:
             oid, self._next = self._next, self._next + 1
             self._oids[id(obj)] = oid
-            self._objects[oid] = [obj, 0]
+            self._objects[oid] = [obj, 0, None]
         if oid != wire.ROOT:
             self._objects[oid][1] += 1
             session.counts[oid] = session.counts.get(oid, 0) + 1

@@ -5,7 +5,7 @@ What user code raises passes through: the server answers with it.
 """
 
 from . import objects, streams, wire
-from .failures import KernelError
+from .failures import KernelError, describe
 
 _Module = type(objects)
 
@@ -24,6 +24,7 @@ class Requests:
             wire.DELATTR: self._delattr,
             wire.OPERATE: self._operate,
             wire.NEXT: self._next,
+            wire.PUTBACK: self._put_back,
             wire.GETVALUE: self._getvalue,
             wire.DESCRIBE: self._describe,
             wire.HELD: self._held,
@@ -57,9 +58,25 @@ class Requests:
         target = self._exports.get(oid)
         return self._result(connection, objects.OPERATIONS[name](target, *args), target, flags)
 
-    def _next(self, connection, flags, oid, most, seconds):
-        items, is_over = streams.next_items(self._exports.get(oid), most, seconds)
-        return self._answers.items(connection, items, is_over)
+    def _next(self, connection, flags, oid, most, seconds, received, is_hidden):
+        entry = self._exports.entry(oid)
+        session = connection.session
+        is_shared = entry[1] != session.counts.get(oid)
+        chunk = streams.fetch(entry, session, is_shared, most, seconds, received, is_hidden)
+        items, ending = chunk.items, chunk.ending
+        has_returned = type(ending) is StopIteration
+        if has_returned:
+            items = items + [ending.value]
+        failure = None if ending is None or has_returned else describe(ending)
+        frame = self._answers.items(connection, items, (failure, has_returned, chunk.is_late))
+        chunk.weigh(len(frame))
+        return frame
+
+    def _put_back(self, connection, flags, oid, used):
+        entry = self._exports.entry(oid)
+        if entry[2] is not None and entry[2].session is connection.session:
+            self._exports.replace(oid, streams.put_back(entry[2], used, entry[0]))
+        return self._result(connection, None, None, 0)
 
     def _getvalue(self, connection, flags, oid):
         if flags & wire.KEEP:
