@@ -16,20 +16,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .inspection import Facts
     from .remote_type import RemoteType
     from .session import Epitaph, Session
     from .streams import Stream
-
-# These reach another process's memory by address, which would crash this one.
-_ADDRESSES = frozenset(
-    ["__array_interface__", "__array_struct__", "__cuda_array_interface__", "__dlpack__"]
-)
 
 
 class Reference:
     """What is ours of a proxy: which object of which session it stands for."""
 
-    __slots__ = ("count", "oid", "remote_type", "session", "shadowed", "stream")
+    __slots__ = (
+        "constants",
+        "count",
+        "facts",
+        "oid",
+        "remote_type",
+        "session",
+        "shadowed",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -44,9 +49,11 @@ class Reference:
         self.shadowed = shadowed
         self.stream: Stream | None = None  # of an iterator, once it was asked for an item
         self.count = 1  # how many times the daemon has sent it, all to be released
+        self.facts: dict[str | None, Facts] = {}  # what inspection.py knows of it
+        self.constants: dict[str, Any] | None = None  # attributes that never change
 
-    def operate(self, name: str, args: tuple[Any, ...]) -> Any:
-        return self.session.request(wire.OPERATE, (self.oid, name, args))
+    def operate(self, name: str, args: tuple[Any, ...], flags: int = 0) -> Any:
+        return self.session.request(wire.OPERATE, (self.oid, name, args), flags)
 
 
 class ObjectProxy:
@@ -67,14 +74,17 @@ class ObjectProxy:
         local = _LOCAL_ATTRIBUTES.get(name)
         if local is not None:
             return local(self)
-        if name in _ADDRESSES:
-            raise AttributeError(f"{name} is an address in another process")
+        if name[:1] == "_":
+            return _underscored(self, reference, name)
+        constants = reference.constants
+        if constants is not None and name in constants:
+            return constants[name]
         return reference.session.request(wire.GETATTR, (reference.oid, name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         reference: Reference = reference_of(self)
         reference.session.request(wire.SETATTR, (reference.oid, name, value))
-        if name in reference.remote_type.methods:
+        if name in reference.remote_type.methods or name[:2] == "__":
             reference.shadowed = (*reference.shadowed, name)
 
     def __delattr__(self, name: str) -> None:
@@ -89,6 +99,18 @@ class ObjectProxy:
         except (DaemonDied, StaleReference):
             kind, name = reference.remote_type.qualname, reference.session.name
             return f"<proxy of a {kind} in daemon {name!r}, which is gone>"
+
+    def __dir__(self) -> list[str]:
+        reference: Reference = reference_of(self)
+        return facts_of(reference).dir
+
+    def __copy__(self) -> Any:
+        reference: Reference = reference_of(self)
+        return reference.operate("__copy__", (), wire.KEEP)
+
+    def __deepcopy__(self, memo: Any = None) -> Any:
+        reference: Reference = reference_of(self)
+        return reference.operate("__deepcopy__", (), wire.KEEP)
 
     if TYPE_CHECKING:
 
@@ -111,8 +133,10 @@ class MethodProxy(ObjectProxy):
     __slots__ = ("_spawny_method", "_spawny_name", "_spawny_owner")
 
     def __getattribute__(self, name: str) -> Any:
-        if name == "__name__":
-            return _method_name(self)
+        if name[:1] == "_":
+            from .inspection import method_attribute
+
+            return method_attribute(self, _method_owner(self), _method_name(self), name)
         return getattr(bound_method(self), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -136,6 +160,16 @@ class MethodProxy(ObjectProxy):
     def __repr__(self) -> str:
         return repr(bound_method(self))
 
+    def __dir__(self) -> list[str]:
+        reference: Reference = reference_of(self)
+        return facts_of(reference, _method_name(self)).dir
+
+    def __copy__(self) -> Any:
+        return bound_method(self).__copy__()
+
+    def __deepcopy__(self, memo: Any = None) -> Any:
+        return bound_method(self).__deepcopy__(memo)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return bound_method(self).__reduce_ex__(protocol)
 
@@ -146,6 +180,7 @@ MethodProxy.__doc__ = REMOTE_DOC  # type: ignore[assignment]
 
 _method_name = MethodProxy.__dict__["_spawny_name"].__get__
 _set_method_name = MethodProxy.__dict__["_spawny_name"].__set__
+_method_owner = MethodProxy.__dict__["_spawny_owner"].__get__
 _set_method_owner = MethodProxy.__dict__["_spawny_owner"].__set__
 _new = object.__new__
 
@@ -156,6 +191,11 @@ def _make_method(owner: ObjectProxy, reference: Reference, name: str) -> MethodP
     _set_method_name(method, name)
     _set_method_owner(method, owner)  # or the object could be released under the method
     return method
+
+
+def has_local_attribute(name: str) -> bool:
+    """Is this one answered here for every proxy?"""
+    return name in _LOCAL_ATTRIBUTES
 
 
 def method_target(proxy: ObjectProxy) -> tuple[Reference, str] | None:
@@ -186,12 +226,33 @@ def make_proxy(reference: Reference) -> ObjectProxy:
     return proxy
 
 
-# --- attributes that are not the remote object's ------------------------------------------------
+# --- attributes that are not simply the remote object's -------------------------------------------
+
+
+def facts_of(reference: Reference, name: str | None = None) -> Facts:
+    """What is to be known of the object, or of that attribute of it, without asking twice."""
+    from .inspection import facts_of
+
+    return facts_of(reference, name)
+
+
+def _underscored(proxy: ObjectProxy, reference: Reference, name: str) -> Any:
+    from .inspection import underscored
+
+    return underscored(proxy, reference, name)
 
 
 def _class(proxy: ObjectProxy) -> type:
     # isinstance() looks at type(proxy) first, then here: a proxy of a str is an instance of both.
     return reference_of(proxy).remote_type.local_class() or type(proxy)
+
+
+def _copier(proxy: ObjectProxy) -> Callable[[], Any]:
+    return lambda: ObjectProxy.__copy__(proxy)
+
+
+def _deepcopier(proxy: ObjectProxy) -> Callable[..., Any]:
+    return lambda memo=None: ObjectProxy.__deepcopy__(proxy, memo)
 
 
 def attach_again(name: str) -> ObjectProxy:
@@ -207,7 +268,7 @@ def _reduce(proxy: ObjectProxy) -> Callable[..., Any]:
         if reference.oid != wire.ROOT:
             raise SerializationError(
                 f"a proxy of a {reference.remote_type.qualname} in daemon"
-                f" {reference.session.name!r} cannot be pickled or copied: use spawny.value(...)"
+                f" {reference.session.name!r} cannot be pickled: use spawny.value(...)"
             )
         return attach_again, (reference.session.name,)
 
@@ -220,9 +281,57 @@ def _terminate(proxy: ObjectProxy) -> Callable[[], None]:
     return lambda: terminate(proxy)
 
 
+def _array(proxy: ObjectProxy) -> Callable[..., Any]:
+    """For numpy: what the remote `__array__` gives, copied, since memory cannot be shared."""
+    reference: Reference = reference_of(proxy)
+    if "__array__" not in reference.remote_type.attributes:
+        raise AttributeError(f"{reference.remote_type.qualname!r} object has no '__array__'")
+
+    def array(dtype: Any = None, copy: bool | None = None) -> Any:
+        from .run import value
+
+        if copy is False:
+            raise ValueError(
+                f"an array in daemon {reference.session.name!r} can only be had here as a copy"
+            )
+        made = value(reference_of(proxy).session.request(*_array_request(reference)))
+        return made if dtype is None else made.astype(dtype, copy=False)
+
+    return array
+
+
+def _array_request(reference: Reference) -> tuple[int, tuple[Any, ...]]:
+    if reference.remote_type.qualname == "ndarray":
+        return wire.GETVALUE, (reference.oid,)
+    return wire.METHOD, (reference.oid, "__array__", (), {})
+
+
+def _no_address(name: str) -> Callable[[ObjectProxy], Any]:
+    def refuse(proxy: ObjectProxy) -> Any:
+        raise AttributeError(f"{name} is an address in another process")
+
+    return refuse
+
+
+# These reach another process's memory by address, which would crash this one.
+_ADDRESSES = (
+    "__array_interface__",
+    "__array_struct__",
+    "__cuda_array_interface__",
+    "__dlpack__",
+    "__dlpack_device__",
+    "__buffer__",
+    "__release_buffer__",
+    "_as_parameter_",
+)
+
 _LOCAL_ATTRIBUTES: dict[str, Callable[[ObjectProxy], Any]] = {
     "__class__": _class,
+    "__copy__": _copier,
+    "__deepcopy__": _deepcopier,
     "__reduce__": _reduce,
     "__reduce_ex__": _reduce,
+    "__array__": _array,
     "terminate_daemon": _terminate,
+    **{name: _no_address(name) for name in _ADDRESSES},
 }

@@ -11,9 +11,10 @@ import sys
 import types
 from collections.abc import Callable
 
+from ..errors import SerializationError
 from ..kernel import wire
 from .failures import describe_exception
-from .proxy import REMOTE_DOC, ObjectProxy, Reference, reference_of
+from .proxy import REMOTE_DOC, ObjectProxy, Reference, has_local_attribute, reference_of
 from .serialize import Unsendable
 from .streams import iterate, iterate_itself, iterator_attribute, next_item
 
@@ -29,13 +30,33 @@ _UNNAMED_TYPES = {
 }
 
 
+# Kinds of methods that are not the names of what one gets for them.
+_BOUND_KINDS = {"classmethod": "method", "builtin classmethod": "builtin_function_or_method"}
+
+_ROUTINES = frozenset(["function", "method", "builtin_function_or_method", "method-wrapper"])
+
+
 class RemoteType:
     """A type of a daemon, as described by it, and the class of its proxies here."""
 
     def __init__(self, description: dict[str, Any]) -> None:
         self.module: str = description["module"]
         self.qualname: str = description["qualname"]
-        self.methods = frozenset(description["methods"])
+        self.methods = {
+            name: kind
+            for kind, names in description["methods"].items()
+            for name in names
+            if not has_local_attribute(name)
+        }
+        self.attributes = frozenset(description["attributes"]).union(
+            *description["methods"].values()
+        )
+        self.lookup: str = description["lookup"]
+        self.is_callable: bool = description["callable"]
+        self.is_class = "__subclasscheck__" in description["specials"]
+        self.is_routine = self.module == "builtins" and self.qualname in _ROUTINES
+        self.has_value_hash: bool = description["hash"] == "value"
+        self.likeness: type | None = None  # what help() shows, see inspection.py
         self.proxy_class = _make_proxy_class(self.qualname, description)
 
     def local_class(self) -> type | None:
@@ -46,7 +67,13 @@ class RemoteType:
         for part in self.qualname.split("."):
             found = getattr(found, part, None)
         # A proxy of a class is none to C code, which would crash on it: it must not claim to be.
-        return found if isinstance(found, type) and found is not type else None
+        is_class = isinstance(found, type) and not issubclass(found, type)
+        return found if is_class else None
+
+    def class_of_method(self, name: str) -> type:
+        """The class of what an object of this type gives for this method."""
+        kind = self.methods[name]
+        return _UNNAMED_TYPES[_BOUND_KINDS.get(kind, kind)]
 
 
 def _operation(name: str) -> Callable[..., Any]:
@@ -84,16 +111,68 @@ def _exit(self: ObjectProxy, kind: Any, error: BaseException | None, trace: Any)
 
 
 def _hash(self: ObjectProxy) -> int:
-    """As equal objects here hash: of text and the like, each process has hashes of its own."""
+    """As equal objects here hash: of text and what holds text, each process has its own hashes."""
     reference: Reference = reference_of(self)
-    if reference.remote_type.qualname in _SALTED and reference.remote_type.module == "builtins":
-        return hash(reference.session.request(wire.GETVALUE, (reference.oid,)))
+    kind = reference.remote_type
+    is_salted = kind.has_value_hash and not (
+        kind.module == "builtins" and kind.qualname in _NUMBERS
+    )
+    if is_salted and kind.local_class() is not None:
+        try:
+            return hash(reference.session.request(wire.GETVALUE, (reference.oid,)))
+        except SerializationError:
+            pass  # then no equal object can be here either
     remote: int = reference.operate("__hash__", ())
     return remote
 
 
-# Types whose hashes are salted anew in each process, or are made of such.
-_SALTED = frozenset(["str", "bytes", "tuple", "frozenset"])
+_NUMBERS = frozenset(["int", "float", "complex", "bool"])
+
+
+def _is_instance(self: ObjectProxy, instance: Any) -> bool:
+    """By the class of the instance, which is quicker sent; only a protocol looks at more."""
+    reference: Reference = reference_of(self)
+    if issubclass(type(instance), ObjectProxy):
+        if reference_of(instance).session is not reference.session:
+            return False
+        return bool(reference.operate("__instancecheck__", (instance,)))
+    try:
+        return _is_subclass(self, type(instance))
+    except TypeError:
+        return bool(reference.operate("__instancecheck__", (instance,)))
+
+
+def _is_subclass(self: ObjectProxy, subclass: Any) -> bool:
+    # The class of an exception that came from there, and that does not import here, has its name.
+    lineage = getattr(subclass, "_spawny_lineage", None)
+    told = subclass if lineage is None else f"{lineage[0]}.{lineage[1]}"
+    reference: Reference = reference_of(self)
+    try:
+        return bool(reference.operate("__subclasscheck__", (told,)))
+    except Unsendable:
+        return False  # no class there can be above one that it cannot even load
+
+
+def _get(self: ObjectProxy, instance: Any, owner: Any = None) -> Any:
+    """A function in a class here becomes a method of its instances, as any function does."""
+    reference: Reference = reference_of(self)
+    if reference.remote_type.is_routine:
+        return self if instance is None else types.MethodType(self, instance)
+    try:
+        return reference.operate("__get__", (instance, owner))
+    except Unsendable:
+        if instance is None:
+            return self
+        return reference.operate("__get__", (instance, None))
+
+
+def _set_name(self: ObjectProxy, owner: Any, name: str) -> None:
+    reference: Reference = reference_of(self)
+    try:
+        reference.operate("__set_name__", (owner, name))
+    except Unsendable:
+        reference.operate("__set_name__", (None, name))  # the name is what they want
+
 
 _BINARY_NAMES = (
     "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or radd rsub rmul"
@@ -107,6 +186,16 @@ _SPECIALS: dict[str, Callable[..., Any]] = {
 _SPECIALS["__iter__"] = iterate
 _SPECIALS["__exit__"] = _exit
 _SPECIALS["__hash__"] = _hash
+_SPECIALS["__instancecheck__"] = _is_instance
+_SPECIALS["__subclasscheck__"] = _is_subclass
+_SPECIALS["__get__"] = _get
+_SPECIALS["__set_name__"] = _set_name
+
+# ObjectProxy's own: dir() is cached, and repr() also answers when the daemon is gone.
+_OF_ALL = frozenset(["__repr__", "__dir__"])
+
+# No operations: what carries them out is listed above, or the proxy has none.
+_ASYNC = frozenset(["__await__", "__aiter__", "__anext__", "__aenter__", "__aexit__"])
 
 
 def _special(name: str) -> Callable[..., Any]:
@@ -117,8 +206,11 @@ def _special(name: str) -> Callable[..., Any]:
 
 
 def _make_proxy_class(qualname: str, description: dict[str, Any]) -> type[ObjectProxy]:
-    namespace: dict[str, Any] = {name: _special(name) for name in description["specials"]}
-    namespace.pop("__repr__", None)  # ObjectProxy's own also answers when the daemon is gone
+    namespace: dict[str, Any] = {
+        name: _special(name)
+        for name in description["specials"]
+        if name not in _OF_ALL and (name not in _ASYNC or name in _SPECIALS)
+    }
     namespace["__slots__"] = ()
     if description["unhashable"]:
         namespace["__hash__"] = None
@@ -128,9 +220,17 @@ def _make_proxy_class(qualname: str, description: dict[str, Any]) -> type[Object
         namespace["__iter__"] = iterate_itself
         namespace["__next__"] = next_item
         namespace["__getattribute__"] = iterator_attribute(ObjectProxy.__getattribute__)
-    namespace["__doc__"] = REMOTE_DOC
+    if "__subclasscheck__" in namespace and "__iter__" not in namespace:
+        # A class has __getitem__ for its __class_getitem__, and is no sequence by that.
+        namespace["__iter__"] = namespace["__contains__"] = None
+    # Of anything else help() is to show the class, which it would not if there were a text.
+    namespace["__doc__"] = REMOTE_DOC if qualname in _ROUTINES or qualname == "module" else None
     proxy_class = type(f"ObjectProxy[{qualname}]", (ObjectProxy,), namespace)
-    if description["collection"] is not None:
-        # Registering is what makes `match` take it for one.
-        getattr(collections.abc, description["collection"]).register(proxy_class)
+    for module, name in description["collections"]:
+        # Registering is also what makes `match` take it for one.
+        if module != "collections.abc":
+            import numbers as abstract  # the only others that there are
+        else:
+            abstract = collections.abc  # type: ignore[misc]
+        getattr(abstract, name).register(proxy_class)
     return proxy_class

@@ -73,6 +73,7 @@ class Session:
         self.pickle_protocol = 4
         self.interpreter_tag = ""
         self.gone: str | None = None  # why it is over
+        self.generation = 0  # counts requests that may have changed what inspection.py knows
         self._may_come_back = False
         self._coming_back = threading.Lock()
         self._is_attached = False  # does the daemon know this session by its id?
@@ -181,6 +182,7 @@ class Session:
         """
         if self.gone is not None:
             self._come_back(request)
+        self.generation += kind != wire.INSPECT
         body, body_flags = dumps(request, self)
         scope = current_scope.get()
         channel: Channel | None = None
@@ -285,6 +287,7 @@ class Session:
         """
         if self.gone is not None:
             self._come_back(request)
+        self.generation += 1
         body, flags = dumps(request, self)
         flags |= wire.ONEWAY
         ident = threading.get_ident()
@@ -561,6 +564,7 @@ class Epitaph:
         self.name = name
         self.started = started
         self.gone = reason
+        self.generation = -2  # nothing that was known of its objects holds any more
 
     def request(self, kind: int, request: tuple[Any, ...], flags: int = 0) -> Any:
         raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")

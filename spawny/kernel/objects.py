@@ -7,6 +7,7 @@ The one rule: only the main thread changes an export table, so no lock is needed
 import collections.abc
 import itertools
 import operator
+import sys
 import types
 import weakref
 
@@ -65,6 +66,33 @@ def _exact(convert, kind):
 def _text(value, convert=str):
     result = convert(value)
     return result if type(result) is str else "".join(result)
+
+
+def _copy(value):
+    import copy  # which few daemons need
+
+    return copy.copy(value)
+
+
+def _deepcopy(value):
+    import copy
+
+    return copy.deepcopy(value)
+
+
+def _is_subclass(cls, subclass):
+    """Like issubclass, but also for the name of a class that the client had to do without."""
+    if type(subclass) is not str:
+        return issubclass(subclass, cls)
+    family, known = [cls], set()
+    while family:
+        each = family.pop()
+        if "%s.%s" % (each.__module__, each.__qualname__) == subclass:
+            return True
+        if each not in known:
+            known.add(each)
+            family += type.__subclasses__(each)
+    return False
 
 
 # Special methods are carried out by what triggers them in Python, not by calling the method: so
@@ -135,7 +163,13 @@ OPERATIONS = {
     "__enter__": lambda value: type(value).__enter__(value),
     "__exit__": _exit,
     "__instancecheck__": lambda cls, instance: isinstance(instance, cls),
-    "__subclasscheck__": lambda cls, subclass: issubclass(subclass, cls),
+    "__subclasscheck__": _is_subclass,
+    "__get__": lambda value, instance, owner: type(value).__get__(value, instance, owner),
+    "__set__": lambda value, instance, new: type(value).__set__(value, instance, new),
+    "__delete__": lambda value, instance: type(value).__delete__(value, instance),
+    "__set_name__": lambda value, owner, name: type(value).__set_name__(value, owner, name),
+    "__copy__": _copy,
+    "__deepcopy__": _deepcopy,
 }
 
 # "__radd__" -> "__add__". A proxy has the reflected method whenever its type has either, since
@@ -150,14 +184,15 @@ def _reflect(forward):
 
 OPERATIONS.update((name, _reflect(OPERATIONS[plain])) for name, plain in _REFLECTED.items())
 
-_PLAIN_METHODS = (
-    types.FunctionType,
-    type(list.append),  # method_descriptor
-    type(dict.__dict__["fromkeys"]),  # classmethod_descriptor
-    type(object.__init__),  # wrapper_descriptor
-    classmethod,
-    staticmethod,
+# What an object gives for an attribute of its class of one of these types: a new one each time,
+# whatever the object is like. Of all others the object itself has to be asked.
+_METHOD_KINDS = (
+    (types.FunctionType, "method"),
+    (type(list.append), "builtin_function_or_method"),  # method_descriptor
+    (type(object.__init__), "method-wrapper"),  # wrapper_descriptor
+    (type(dict.__dict__["fromkeys"]), "builtin classmethod"),
 )
+METHOD_TYPES = tuple(each for each, _ in _METHOD_KINDS)
 
 
 class UnknownReference(ReferenceError):
@@ -257,24 +292,41 @@ class Exports:
         except TypeError:  # a metaclass without a hash
             cls, known = object, self._types.get(object)
         if known is None:
-            methods = _plain_methods(cls)
-            module = cls.__module__
-            description = {
-                "module": module if isinstance(module, str) else "?",
-                "qualname": cls.__qualname__,
-                "specials": [name for name in _SPECIAL_NAMES if _has_special(cls, name)],
-                "unhashable": lookup(cls, "__hash__") is None,
-                "callable": lookup(cls, "__call__") is not MISSING,
-                "collection": _collection(cls),
-                "iterator": lookup(cls, "__next__") is not MISSING,
-                "methods": sorted(methods),
-            }
+            kinds = _method_kinds(cls)
+            methods = frozenset(kinds)
+            description = _describe(cls, kinds)
             known = self._types[cls] = (next(self._type_ids), description, methods)
         return known
 
 
 MISSING = object()
-_SPECIAL_NAMES = sorted(OPERATIONS)
+
+# Those that are no operation by themselves: the client carries them out by other requests.
+_ASYNC_NAMES = ["__await__", "__aiter__", "__anext__", "__aenter__", "__aexit__"]
+# All proxies have these, whatever their type has.
+_OF_ALL_PROXIES = ["__copy__", "__deepcopy__"]
+_SPECIAL_NAMES = sorted(set(OPERATIONS).union(_ASYNC_NAMES).difference(_OF_ALL_PROXIES))
+
+
+def _describe(cls, kinds):
+    """What a client is told of a type; see docs/protocol-call.md."""
+    module = cls.__module__
+    methods = {}
+    for name in sorted(kinds):
+        methods.setdefault(kinds[name], []).append(name)
+    return {
+        "module": module if isinstance(module, str) else "?",
+        "qualname": cls.__qualname__,
+        "specials": [name for name in _SPECIAL_NAMES if _has_special(cls, name)],
+        "unhashable": lookup(cls, "__hash__") is None,
+        "hash": "identity" if lookup(cls, "__hash__") is object.__hash__ else "value",
+        "callable": lookup(cls, "__call__") is not MISSING,
+        "collections": _collections(cls),
+        "iterator": lookup(cls, "__next__") is not MISSING,
+        "methods": methods,
+        "attributes": sorted(_underscored(cls).difference(methods)),
+        "lookup": _lookup_kind(cls),
+    }
 
 
 def lookup(cls, name):
@@ -288,6 +340,8 @@ def lookup(cls, name):
 def _has_special(cls, name):
     if name == "__bool__":
         return True  # every object has a truth value
+    if name == "__getitem__" and issubclass(cls, type):
+        return True  # by the __class_getitem__ of the class that such an object is
     if name in _REFLECTED and lookup(cls, _REFLECTED[name]) is not MISSING:
         return True
     found = lookup(cls, name)
@@ -296,32 +350,104 @@ def _has_special(cls, name):
     return found is not MISSING and found is not None
 
 
-def _collection(cls):
-    """What `match` takes instances for: text is no sequence to it."""
-    if issubclass(cls, collections.abc.Mapping):
-        return "Mapping"
-    is_sequence = issubclass(cls, collections.abc.Sequence)
-    return "Sequence" if is_sequence and not issubclass(cls, (str, bytes, bytearray)) else None
+def _collections(cls):
+    """The abstract classes that isinstance() and `match` take instances for, the nearest ones.
+
+    Text is no sequence to `match`, and isinstance() knows it by its class.
+    """
+    if issubclass(cls, (str, bytes, bytearray)):
+        return []
+    found = [each for each in _ABSTRACT if issubclass(cls, each)]
+    if cls.__module__ != "builtins" and "numbers" in sys.modules:
+        numbers = sys.modules["numbers"]
+        towers = (numbers.Integral, numbers.Rational, numbers.Real, numbers.Complex, numbers.Number)
+        found += [each for each in towers if issubclass(cls, each)]
+    nearest = [one for one in found if not any(_is_above(one, each) for each in found)]
+    return [(each.__module__, each.__name__) for each in nearest]
 
 
-def _plain_methods(cls):
-    """Names that are surely methods of every instance, unless it shadows them by itself."""
-    if issubclass(cls, (type, types.ModuleType)):
-        return frozenset()  # what such an object "has" depends on the object, not on its type
-    if lookup(cls, "__getattribute__") is not object.__dict__["__getattribute__"]:
-        return frozenset()
-    names = set()
+# Those that one is by declaration; of others, such as Iterable, the special methods tell.
+_ABSTRACT = tuple(
+    getattr(collections.abc, name)
+    for name in (
+        "MutableSequence Sequence MutableSet Set MutableMapping Mapping KeysView ItemsView"
+        " ValuesView MappingView"
+    ).split()
+)
+
+
+def _is_above(one, other):
+    return one is not other and issubclass(other, one)
+
+
+def _method_kinds(cls):
+    """{name: kind} of what is surely a method of every instance that does not shadow it."""
+    if _lookup_kind(cls) in ("object", "dynamic", "routine"):
+        return {}
+    kinds = {}
     for base in cls.__mro__:
         for name in base.__dict__:
-            if not name.startswith("__") and isinstance(lookup(cls, name), _PLAIN_METHODS):
-                names.add(name)
-    return frozenset(names)
+            kind = _method_kind(lookup(cls, name))
+            if kind is not None and type(name) is str:
+                kinds[name] = kind
+    return kinds
+
+
+def _method_kind(attribute):
+    if isinstance(attribute, (classmethod, staticmethod)):
+        if type(attribute.__func__) is not types.FunctionType:
+            return None
+        return "classmethod" if isinstance(attribute, classmethod) else "function"
+    for each, kind in _METHOD_KINDS:
+        if isinstance(attribute, each):
+            return kind
+    return None
+
+
+def _lookup_kind(cls):
+    """How instances come to their attributes, and how much of them the type tells.
+
+    "type": it tells all; "instance": all but what is in the `__dict__` of each; "object": each
+    module and class has its own; "routine": so has each bound method, that of its function;
+    "dynamic": code decides.
+    """
+    if issubclass(cls, (type, types.ModuleType)):
+        return "object"
+    if issubclass(cls, types.MethodType):
+        return "routine"
+    if lookup(cls, "__getattr__") is not MISSING:
+        return "dynamic"
+    if _is_python_code(lookup(cls, "__getattribute__")) or issubclass(cls, _GO_BETWEENS):
+        return "dynamic"
+    return "instance" if lookup(cls, "__dict__") is not MISSING else "type"
+
+
+def _is_python_code(function):
+    # Every builtin type has a __getattribute__ of its own, which does what object's does.
+    return isinstance(getattr(function, "__code__", None), types.CodeType)
+
+
+_GO_BETWEENS = (super,) + weakref.ProxyTypes
+
+
+def _is_underscored(name):
+    """Is it `__so__`, or `_so_` as IPython has them? Such names are asked of every object."""
+    return type(name) is str and name[:1] == "_" == name[-1:]
+
+
+def _underscored(cls):
+    return set(name for base in cls.__mro__ for name in base.__dict__ if _is_underscored(name))
 
 
 def _shadowed(obj, methods):
-    """Method names that this very object covers with an attribute of its own."""
+    """Names that this very object has an attribute of its own for, and that its type seems to
+    tell all about: those of methods, and `__so__`."""
     try:
         own = object.__getattribute__(obj, "__dict__")
     except AttributeError:
         return ()
-    return tuple(methods.intersection(own)) if own and type(own) is dict else ()
+    if not own or type(own) is not dict or isinstance(obj, types.ModuleType):
+        return ()
+    return tuple(
+        name for name in own if name in methods or _is_underscored(name) and name[:2] == "__"
+    )

@@ -4,7 +4,7 @@ A handler takes the connection, the flags and the fields of the request as `wire
 What user code raises passes through: the server answers with it.
 """
 
-from . import objects, streams, wire
+from . import inspection, objects, streams, wire
 from .failures import KernelError, describe
 
 _Module = type(objects)
@@ -28,6 +28,7 @@ class Requests:
             wire.GETVALUE: self._getvalue,
             wire.DESCRIBE: self._describe,
             wire.HELD: self._held,
+            wire.INSPECT: self._inspect,
         }
 
     def _call(self, connection, flags, oid, args, kwargs):
@@ -87,6 +88,10 @@ class Requests:
         # Another thread of the client has the description, but has not come to read it yet.
         description = self._exports.describe(type(self._exports.get(oid)))[1]
         return self._result(connection, description, None, 0)
+
+    def _inspect(self, connection, flags, oid, name):
+        connection.held = None
+        return inspection.answer(self._exports, connection, self._exports.get(oid), name)
 
     def _held(self, connection, flags, number):
         held = connection.kept.pop(number, None)

@@ -455,8 +455,26 @@ def test_copies_and_pickles(m: Any) -> None:
     assert again.integer == 7
     with pytest.raises(spawny.SerializationError, match=r"spawny\.value"):
         pickle.dumps(m.vector)
-    with pytest.raises(spawny.SerializationError, match=r"spawny\.value"):
-        copy.deepcopy(m.vector)
+
+
+def test_copies_are_made_there(m: Any) -> None:
+    """`copy.copy` and `copy.deepcopy` of a proxy give a proxy of a copy; TypeErrors as locally."""
+    m.nested = [[1], 2]
+    shallow, deep = copy.copy(m.nested), copy.deepcopy(m.nested)
+    assert issubclass(type(shallow), ObjectProxy) and issubclass(type(deep), ObjectProxy)
+    m.nested[0].append(2)  # of a value that came here
+    spawny.ref(m.nested.__getitem__)(0).append(3)
+    assert (m.nested, shallow, deep) == ([[1, 3], 2], [[1, 3], 2], [[1], 2])
+    assert copy.copy(m.vector) == m.vector
+    assert copy.copy(m.vector) is not m.vector
+    kept = copy.deepcopy({"v": m.vector, "again": m.vector})
+    assert kept["v"] is kept["again"]
+    text = m.text
+    assert copy.copy(text) is text
+    assert m.vector.__deepcopy__({}) == m.vector
+    for copier in (copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"cannot pickle '_thread.lock' object"):
+            copier(m.lock)
 
 
 def test_hashes_agree_with_equality(m: Any) -> None:
