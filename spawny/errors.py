@@ -1,8 +1,8 @@
 """Every exception that spawny raises, one tree, split by what the caller should do about it.
 
 An exception that user code raises in a daemon is *not* in this tree: it arrives as its own class
-where that class imports here, with the remote traceback as its cause (`RemoteTraceback`), and as
-`RemoteError` otherwise.
+where that class imports here, with the remote traceback as its cause (`RemoteTraceback`); otherwise
+as one of a class of the same name, made here, that derives from `RemoteError`.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class VersionMismatch(SpawnyError):
 class RemoteError(SpawnyError):
     """An exception of a daemon whose class is not importable here.
 
-    `type_name` is its qualified class name, `remote_message` its text, `remote_traceback` the
+    Its class has the name of that class, and derives from the nearest of its bases that import,
+    too. `type_name` is the qualified name there, `remote_message` its text, `remote_traceback` the
     formatted traceback.
     """
 

@@ -70,7 +70,7 @@ def fetch(entry, session, is_shared, most, seconds, received, is_hidden):
     except StopIteration as end:
         chunk.ending = end
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) or not chunk.items:
+        if issubclass(type(error), KeyboardInterrupt) or not chunk.items:
             raise
         chunk.ending = error
     return chunk
