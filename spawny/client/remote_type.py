@@ -212,6 +212,7 @@ def _make_proxy_class(qualname: str, description: dict[str, Any]) -> type[Object
         if name not in _OF_ALL and (name not in _ASYNC or name in _SPECIALS)
     }
     namespace["__slots__"] = ()
+    namespace["__module__"] = ObjectProxy.__module__
     if description["unhashable"]:
         namespace["__hash__"] = None
     if description["callable"]:

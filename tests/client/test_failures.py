@@ -446,6 +446,15 @@ def test_managers_made_of_generators(there: Any) -> None:
     assert stopped.value is stop
 
 
+def test_with_of_an_exception_group(there: Any) -> None:
+    """A daemon whose Python has no groups sees an exception of that name and text."""
+    group = ExceptionGroup("several", [ValueError(1), Local(2, 3)])
+    with pytest.raises(ExceptionGroup) as caught, there.manager:
+        raise group
+    assert caught.value is group
+    assert there.manager.saw[:2] == ("ExceptionGroup", "several (2 sub-exceptions)")
+
+
 def test_a_failure_is_rebuilt_as_told() -> None:
     """What is told of an exception is plain, and enough to make it again."""
     error = ExceptionGroup("both", [Local(1, 2), OSError(2, "no", "file")])

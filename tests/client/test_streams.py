@@ -1,5 +1,6 @@
 """Iteration over objects in a real daemon: chunks that nobody notices but by their speed."""
 
+import decimal
 import itertools
 import threading
 from collections import Counter
@@ -79,6 +80,19 @@ def mixed():
         yield threading.Lock()
         yield Thing()
         yield (i, [i])
+
+class OnlyThere:
+    def __repr__(self):
+        return "<only there>"
+
+def unloadable():
+    import types
+    module = sys.modules["only_there"] = types.ModuleType("only_there")
+    module.OnlyThere = OnlyThere
+    OnlyThere.__module__ = "only_there"
+    for i in range(20):
+        yield decimal.Decimal(i)
+        yield OnlyThere()
 
 class Counter:
     def __init__(self, n):
@@ -365,6 +379,14 @@ def test_each_item_is_a_value_or_a_reference_by_itself(there: Any) -> None:
         is_proxy = type(item) is not item.__class__ or isinstance(item, spawny.ObjectProxy)
         assert ("proxy" if is_proxy else type(item).__name__) == kind
     assert place == 99
+
+
+def test_an_item_that_does_not_load_here_costs_itself(there: Any) -> None:
+    """The others of its chunk stay values."""
+    items = list(there.unloadable())
+    kinds = ["Decimal" if type(item) is decimal.Decimal else "proxy" for item in items]
+    assert kinds == ["Decimal", "proxy"] * 20
+    assert repr(items[1]) == "<only there>"
 
 
 def test_changes_of_a_collection_are_noticed(there: Any) -> None:
