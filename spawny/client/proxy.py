@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from ..errors import DaemonDied, SerializationError, StaleReference
 from ..kernel import wire
+from .arguments import with_items
+from .serialize import Unsendable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,9 +149,12 @@ class MethodProxy(ObjectProxy):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         reference: Reference = reference_of(self)
-        return reference.session.request(
-            wire.METHOD, (reference.oid, _method_name(self), args, kwargs)
-        )
+        name: str = _method_name(self)
+        try:
+            return reference.session.request(wire.METHOD, (reference.oid, name, args, kwargs))
+        except Unsendable as refused:
+            args, kwargs = with_items(refused, args, kwargs)
+        return reference.session.request(wire.METHOD, (reference.oid, name, args, kwargs))
 
     def __eq__(self, other: object) -> Any:
         return bound_method(self) == other

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ..errors import SerializationError
 from ..kernel import wire
+from .arguments import with_items
 from .failures import describe_exception
 from .proxy import REMOTE_DOC, ObjectProxy, Reference, has_local_attribute, reference_of
 from .serialize import Unsendable
@@ -99,6 +100,10 @@ def _binary_operation(name: str) -> Callable[..., Any]:
 
 def _call(self: ObjectProxy, *args: Any, **kwargs: Any) -> Any:
     reference: Reference = reference_of(self)
+    try:
+        return reference.session.request(wire.CALL, (reference.oid, args, kwargs))
+    except Unsendable as refused:
+        args, kwargs = with_items(refused, args, kwargs)
     return reference.session.request(wire.CALL, (reference.oid, args, kwargs))
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 
 from ..errors import InvalidRequest, SpawnyError
 from ..kernel import wire
+from .arguments import with_items
 from .channel import ChannelClosed, errand
 from .proxy import MethodProxy, ObjectProxy, bound_method, method_target, reference_of
+from .serialize import Unsendable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,12 +48,18 @@ def ref(callable_proxy: Any) -> Callable[..., Any]:
     target = method_target(proxy)
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return request(args, kwargs)
+        except Unsendable as refused:
+            args, kwargs = with_items(refused, args, kwargs)
+        return request(args, kwargs)
+
+    def request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # The proxy stays referenced from here, or its object could be released under the call.
+        oid = reference_of(proxy).oid
         if target is None:
-            request: tuple[Any, ...] = (reference_of(proxy).oid, args, kwargs)
-            return reference.session.request(wire.CALL, request, wire.KEEP)
-        request = (reference_of(proxy).oid, target[1], args, kwargs)
-        return reference.session.request(wire.METHOD, request, wire.KEEP)
+            return reference.session.request(wire.CALL, (oid, args, kwargs), wire.KEEP)
+        return reference.session.request(wire.METHOD, (oid, target[1], args, kwargs), wire.KEEP)
 
     return call
 

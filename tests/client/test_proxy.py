@@ -1,11 +1,17 @@
 """Proxies of real objects in a real daemon."""
 
+import collections.abc
 import copy
+import ctypes
+import datetime
 import gc
 import inspect
+import itertools
+import numbers
 import operator
 import pickle
 import pydoc
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +26,8 @@ pytestmark = pytest.mark.usefixtures("home")
 
 SCRIPT = '''
 """A module to play with."""
+import collections.abc
+import numbers as numbers_abc
 import threading
 
 class Vector:
@@ -64,6 +72,54 @@ empty = []
 flag = False
 vector = Vector(3, 4)
 lock = threading.Lock()
+
+class Frozen:
+    def __hash__(self):
+        return 12
+frozen = Frozen()
+
+def double(self, by=2):
+    return [self, by]
+
+@property
+def prop(self):
+    return self * 2
+
+class Field:
+    """Notes what is done to it, as a descriptor."""
+    def __init__(self):
+        self.log = []
+    def __set_name__(self, owner, name):
+        self.log.append("named " + name)
+    def __get__(self, instance, owner):
+        return "got" if instance is not None else "of class"
+    def __set__(self, instance, value):
+        self.log.append("set %s" % value)
+    def __delete__(self, instance):
+        self.log.append("deleted")
+
+class Box:
+    def __class_getitem__(cls, item):
+        return "Box[%s]" % item.__name__
+
+class Shelf(collections.abc.MutableSequence):
+    def __init__(self): self.items = ["a", "b"]
+    def __len__(self): return len(self.items)
+    def __getitem__(self, i): return self.items[i]
+    def __setitem__(self, i, v): self.items[i] = v
+    def __delitem__(self, i): del self.items[i]
+    def insert(self, i, v): self.items.insert(i, v)
+
+class Registered:
+    pass
+collections.abc.Mapping.register(Registered)
+numbers_abc.Real.register(Registered)
+shelf, registered = Shelf(), Registered()
+abstract = Shelf.__mro__[1]
+int, list, tuple = int, list, tuple
+
+def take(items, *more, **named):
+    return [list(each) for each in (items,) + more + tuple(named.values())]
 
 def identity(x):
     return x
@@ -391,8 +447,8 @@ def test_exceptions(m: Any) -> None:
 
 def test_what_cannot_travel(m: Any) -> None:
     """A SerializationError names it; nothing was called, and the connection lives."""
-    with pytest.raises(spawny.SerializationError, match="generator"):
-        m.identity(each for each in ())
+    with pytest.raises(spawny.SerializationError, match="lock"):
+        m.identity(threading.Lock())
     other = spawny.run_script(SCRIPT)
     with pytest.raises(spawny.SerializationError, match=r"pass spawny\.value"):
         m.identity(other.vector)
@@ -475,6 +531,171 @@ def test_copies_are_made_there(m: Any) -> None:
     for copier in (copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match=r"cannot pickle '_thread.lock' object"):
             copier(m.lock)
+
+
+def test_iterators_as_arguments(m: Any) -> None:
+    """One that cannot be pickled travels as what it gives; what it raises is raised here."""
+
+    def failing() -> Iterator[int]:
+        yield 1
+        raise LookupError("here")
+
+    assert m.take(n for n in range(3)) == [[0, 1, 2]]
+    assert m.take(map(str.upper, "ab"), iter([1]), key=(n for n in (1, 2))) == [
+        ["A", "B"],
+        [1],
+        [1, 2],
+    ]
+    m.numbers.extend(n for n in (5, 6))
+    assert m.numbers == [3, 1, 2, 5, 6]
+    assert next(m.identity(n for n in (7, 8))) == 7
+    assert spawny.ref(m.list)(n for n in (7, 8)) == [7, 8]
+    with pytest.raises(LookupError, match="here"):
+        m.take(failing())
+    with pytest.raises(spawny.SerializationError, match="more than 1,000,000 items"):
+        m.take(n for n in itertools.count())
+
+
+def test_classes(m: Any) -> None:
+    """A proxy of a class answers isinstance, issubclass and subscripts as the class does."""
+    assert isinstance(m.vector, m.Vector) and not isinstance(m.numbers, m.Vector)
+    assert isinstance(3, m.int) and not isinstance("3", m.int)
+    assert isinstance(True, m.int) and isinstance([1], m.list)
+    assert isinstance(m.integer, m.int)
+    assert issubclass(m.Shelf, m.abstract) and issubclass(bool, m.int)
+    assert not isinstance(object(), m.Vector)
+    assert not isinstance(lambda: 0, m.Vector)
+    assert m.Box[int] == "Box[int]"
+    assert m.list[int] == list[int]
+    with pytest.raises(TypeError):
+        iter(m.Vector)
+    with pytest.raises(TypeError):
+        assert 3 in m.Vector
+    with pytest.raises(spawny.RemoteError) as caught:
+        m.odd()
+    assert isinstance(caught.value, m.Odd)
+    assert not isinstance(caught.value, m.Vector)
+
+
+def test_no_class_here_inherits_from_one_there(m: Any) -> None:
+    """The TypeError says so, and what to do."""
+    with pytest.raises(TypeError, match=r"cannot inherit from .*Vector.* subclass there"):
+
+        class Local(m.Vector):  # type: ignore[misc]
+            pass
+
+
+def test_abstract_classes(m: Any) -> None:
+    """isinstance of collections.abc and numbers, and `match`, as for the objects."""
+    assert isinstance(m.numbers, collections.abc.MutableSequence)
+    assert isinstance(m.mapping, collections.abc.MutableMapping)
+    assert isinstance(m.shelf, collections.abc.MutableSequence)
+    assert not isinstance(m.shelf, collections.abc.Mapping)
+    assert isinstance(m.registered, collections.abc.Mapping)
+    assert isinstance(m.registered, numbers.Real)
+    assert not isinstance(m.registered, collections.abc.Sequence)
+    assert isinstance(m.text, collections.abc.Sequence)
+    assert isinstance(m.identity({1}), collections.abc.MutableSet)
+    assert isinstance(spawny.ref(m.identity)({1}.union), collections.abc.Callable)
+    assert isinstance(m.integer, numbers.Integral)
+    match m.shelf:
+        case ["a", "b"]:
+            pass
+        case _:
+            pytest.fail("a sequence of the script's own does not match a sequence pattern")
+    match m.mapping:
+        case {"a": 1}:
+            pass
+        case _:
+            pytest.fail("a dict does not match a mapping pattern")
+    match m.text:
+        case [*_]:
+            pytest.fail("text matches a sequence pattern")
+
+
+def test_functions_and_descriptors_in_a_class_here(m: Any) -> None:
+    """They bind to its instances, as any do."""
+
+    class Local(int):
+        double = m.double
+        prop = m.prop
+        field = spawny.ref(m.Field)()
+
+    local = Local(21)
+    assert local.double(by=3) == [21, 3]
+    assert Local.double is m.double
+    assert local.prop == 42
+    assert (local.field, Local.field) == ("got", "of class")
+    local.field = 5
+    del local.field
+    log = Local.__dict__["field"].log
+    assert log == ["named field", "set 5", "deleted"]
+
+
+def test_special_methods_by_name(m: Any) -> None:
+    """`NotImplemented` is Python's own; what a method gives is what it gives there."""
+    assert m.integer.__add__("x") is NotImplemented
+    assert m.numbers.__eq__(3) is NotImplemented
+    assert m.numbers.__getitem__(0) == 3
+    m.numbers.__init__([7])
+    assert m.numbers == [7]
+    assert m.vector.__eq__(m.vector) is True
+
+
+def test_what_a_list_becomes(m: Any) -> None:
+    """In-place operators rebind as they do locally: the same list, but a new int."""
+    kept = numbers = m.numbers
+    numbers += [4]
+    assert numbers is kept
+    numbers *= 2
+    assert numbers is kept
+    assert numbers == [3, 1, 2, 4, 3, 1, 2, 4]
+    integer = m.integer
+    integer **= 2
+    assert type(integer) is int
+    assert pow(m.integer, 2, 5) == 4
+
+
+def test_numpy(m: Any) -> None:
+    """Arrays cross as copies, never as addresses; operators with arrays here give arrays here."""
+    np = pytest.importorskip("numpy")
+    there: Any = spawny.run_script("import numpy as np\na = np.arange(4.0)\nf = np.float64(2)\n")
+    a, here = there.a, np.ones(4)
+    copied = np.asarray(a)
+    assert type(copied) is np.ndarray and copied.tolist() == [0, 1, 2, 3]
+    copied[0] = 9
+    assert a[0] == 0
+    assert np.asarray(a, dtype=int).dtype == int
+    assert np.array(m.numbers).tolist() == [3, 1, 2]
+    for result in (here + a, a + here, here * a + 1, np.add(a, here), np.concatenate([a, here])):
+        assert type(result) is np.ndarray
+    assert (here + a).tolist() == (a + here).tolist() == [1, 2, 3, 4]
+    assert np.sum(a) == a.sum() == 6
+    assert np.sqrt(a)[1] == 1
+    assert isinstance(a, np.ndarray) and len(a) == 4 and float(there.f) == 2
+    here += a
+    assert here.tolist() == [1, 2, 3, 4]
+    a += np.ones(4)
+    assert isinstance(a, ObjectProxy) and a.tolist() == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="as a copy"):
+        a.__array__(copy=False)
+    with pytest.raises(TypeError):
+        memoryview(a)
+    with pytest.raises((TypeError, ctypes.ArgumentError)):
+        ctypes.pythonapi.Py_IncRef(a.ctypes)
+    for name in ("__array_interface__", "__array_struct__", "__dlpack__", "_as_parameter_"):
+        assert not hasattr(a, name)
+    assert not hasattr(m.numbers, "__array__")
+
+
+def test_hashes_of_what_holds_text(m: Any) -> None:
+    """Salted in each process, they are worked out here; what stays there has its own."""
+    when = datetime.date(2024, 2, 29)
+    assert {when: 1}[spawny.ref(m.identity)(when)] == 1
+    assert {("a", 1): 1}[spawny.ref(m.tuple)(("a", 1))] == 1
+    mixed = spawny.ref(m.tuple)((m.vector.length, "a"))
+    assert hash(mixed) == hash(mixed)
+    assert hash(m.frozen) == 12
 
 
 def test_hashes_agree_with_equality(m: Any) -> None:
