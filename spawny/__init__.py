@@ -15,8 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .client import aio as aio
     from .client.callbacks import callback as callback
     from .client.executor import Executor as Executor
+    from .client.futures import submit as submit
     from .client.launch import attach as attach
     from .client.launch import run_module as run_module
     from .client.launch import run_object as run_object
@@ -84,7 +86,9 @@ if TYPE_CHECKING:
     )
 
 _HOME_OF = {
+    "aio": ".client.aio",
     "Executor": ".client.executor",
+    "submit": ".client.futures",
     "callback": ".client.callbacks",
     "attach": ".client.launch",
     "run_module": ".client.launch",
@@ -128,7 +132,9 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(home, __name__), name)
+    found: Any = import_module(home, __name__)
+    if home != f".client.{name}":  # which is a module itself
+        found = getattr(found, name)
     globals()[name] = found
     return found
 

@@ -71,6 +71,8 @@ class Events:
             log("info", "[DaemonProxy] daemon process %s has ended: %s", self.pid, self._ending)
             if session is not None:
                 session.ended(f"has ended: {self._ending}", may_come_back=True)
+        elif session is not None:
+            session.on_events_over(self)
         self.sock.close()
 
 

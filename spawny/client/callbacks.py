@@ -104,8 +104,13 @@ class Callbacks:
         ident = threading.get_ident()
         outer = nested.get(ident)
         nested[ident] = channel
+        line = self._session.line
         try:
-            reply, error = self._run(flags, body)
+            if line is None:
+                reply, error = self._run(flags, body)
+            else:
+                with line.in_callback():  # its code may wait for what was submitted
+                    reply, error = self._run(flags, body)
         finally:
             if outer is None:
                 del nested[ident]

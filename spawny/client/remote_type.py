@@ -199,8 +199,21 @@ _SPECIALS["__set_name__"] = _set_name
 # ObjectProxy's own: dir() is cached, and repr() also answers when the daemon is gone.
 _OF_ALL = frozenset(["__repr__", "__dir__"])
 
-# No operations: what carries them out is listed above, or the proxy has none.
-_ASYNC = frozenset(["__await__", "__aiter__", "__anext__", "__aenter__", "__aexit__"])
+
+def _asynchronous(function: str) -> Callable[..., Any]:
+    def special(self: ObjectProxy, *args: Any) -> Any:
+        from . import aio
+
+        return getattr(aio, function)(self, *args)
+
+    return special
+
+
+_SPECIALS["__await__"] = _asynchronous("await_proxy")
+_SPECIALS["__aiter__"] = _asynchronous("iterate")
+_SPECIALS["__anext__"] = _asynchronous("next_item")
+_SPECIALS["__aenter__"] = _asynchronous("enter")
+_SPECIALS["__aexit__"] = _asynchronous("leave")
 
 
 def _special(name: str) -> Callable[..., Any]:
@@ -212,9 +225,7 @@ def _special(name: str) -> Callable[..., Any]:
 
 def _make_proxy_class(qualname: str, description: dict[str, Any]) -> type[ObjectProxy]:
     namespace: dict[str, Any] = {
-        name: _special(name)
-        for name in description["specials"]
-        if name not in _OF_ALL and (name not in _ASYNC or name in _SPECIALS)
+        name: _special(name) for name in description["specials"] if name not in _OF_ALL
     }
     namespace["__slots__"] = ()
     namespace["__module__"] = ObjectProxy.__module__

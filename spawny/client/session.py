@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .callbacks import Callbacks
+    from .futures import Line
 
 # A value that was loaded here is let go by the daemon with the next request anyway; a larger one is
 # not kept waiting for that.
@@ -85,6 +86,7 @@ class Session:
         self._proxies_lock = threading.Lock()
         self._released: deque[tuple[int, int]] = deque()
         self._events: background.Events | None = None
+        self.line: Line | None = None  # of submitted calls, see futures.py
         self.nested: dict[int, Channel] = {}  # thread -> whose callback it runs, see callbacks.py
         self._callbacks: Callbacks | None = None
         self._callbacks_lock = threading.Lock()
@@ -487,6 +489,16 @@ class Session:
             self.callbacks.serve_between_calls(self._events.send, flags, body)
         elif kind == wire.DROPPED and self._callbacks is not None:
             self._callbacks.dropped(pickle.loads(body))
+        elif kind == wire.DONE and self.line is not None:
+            self.line.task_done(*pickle.loads(body))
+
+    def on_events_over(self, events: background.Events) -> None:
+        """On the listener's thread: the daemon is gone without a word. Who makes a request will
+        find out; for those who wait for tasks there, somebody has to."""
+        if events is self._events and self.line is not None and self.line.has_tasks:
+            from .futures import in_thread
+
+            in_thread(self._died, None, ())
 
     # --- its end ---
 
@@ -504,13 +516,17 @@ class Session:
         if self._events is not None:
             self._events.leave()
 
-    def ended(self, reason: str, *, may_come_back: bool = False) -> None:
+    def ended(
+        self, reason: str, *, may_come_back: bool = False, death: DaemonDied | None = None
+    ) -> None:
         """The daemon has ended: nothing that it held exists any more. Only its root may come back,
         in the next daemon of this name."""
         if self.gone is not None:
             return
         self.gone = reason
         self._may_come_back = may_come_back
+        if self.line is not None:
+            self.line.daemon_ended(death or DaemonDied(f"daemon {self.name!r} {reason}"))
         for channel in [*self._pool, *self._oneways.values()]:
             self._discard(channel)
         self._pool.clear()
@@ -529,7 +545,7 @@ class Session:
         from .obituary import daemon_died
 
         error = daemon_died(self, _operation_name(kind, request))
-        self.ended(f"is gone: {error}", may_come_back=True)
+        self.ended(f"is gone: {error}", may_come_back=True, death=error)
         return error
 
     def forked(self) -> None:
@@ -545,6 +561,7 @@ class Session:
         self._proxies_lock = threading.Lock()
         self._coming_back = threading.Lock()
         self._released.clear()
+        self.line = None
         if self._events is not None:
             self._events.sock.close()
             self._events = None
@@ -559,6 +576,8 @@ class Session:
 
 class Epitaph:
     """What the references of a daemon that is gone have for a session."""
+
+    line: Line | None = None
 
     def __init__(self, name: str, started: dict[str, Any], reason: str) -> None:
         self.name = name
@@ -587,9 +606,9 @@ class _AnswerUnusable(Exception):
 
 
 def _operation_name(kind: int | None, request: tuple[Any, ...]) -> str:
-    if kind == wire.METHOD:
+    if kind == wire.METHOD or (kind == wire.AWAIT and request[1] is not None):
         return f"call {request[1]}()"
-    if kind == wire.CALL:
+    if kind in (wire.CALL, wire.AWAIT):
         return "a call"
     if kind in (wire.GETATTR, wire.SETATTR, wire.DELATTR, wire.OPERATE):
         return f"access to {request[1]}"

@@ -13,6 +13,7 @@ def main(name, token, runtime):
     guard = Guard(server, name, token, runtime)
     guard.start()
     server.run()
+    server.tasks.close()
     server.flush()
     # atexit functions and user threads have their time; the control thread keeps it.
     sys.exit(guard.exit_code)

@@ -4,7 +4,7 @@ A handler takes the connection, the flags and the fields of the request as `wire
 What user code raises passes through: the server answers with it.
 """
 
-from . import inspection, objects, streams, wire
+from . import inspection, objects, streams, tasks, wire
 from .failures import KernelError, describe
 
 _Module = type(objects)
@@ -13,9 +13,10 @@ _Module = type(objects)
 class Requests:
     """The handlers by kind of request."""
 
-    def __init__(self, exports, answers):
+    def __init__(self, exports, answers, coroutines):
         self._exports = exports
         self._answers = answers
+        self._tasks = coroutines
         self.handlers = {
             wire.CALL: self._call,
             wire.METHOD: self._method,
@@ -28,6 +29,7 @@ class Requests:
             wire.GETVALUE: self._getvalue,
             wire.DESCRIBE: self._describe,
             wire.HELD: self._held,
+            wire.AWAIT: self._await,
             wire.INSPECT: self._inspect,
         }
 
@@ -78,6 +80,22 @@ class Requests:
         if entry[2] is not None and entry[2].session is connection.session:
             self._exports.replace(oid, streams.put_back(entry[2], used, entry[0]))
         return self._result(connection, None, None, 0)
+
+    def _await(self, connection, flags, oid, name, args, kwargs):
+        target = self._exports.get(oid)
+        if name is None:
+            result = target(*args, **kwargs)
+        elif name in tasks.OPERATIONS:
+            result = tasks.OPERATIONS[name](target, *args)
+        else:
+            result = getattr(target, name)(*args, **kwargs)
+        if not tasks.is_awaitable(result):
+            return self._result(connection, result, None if name is None else target, flags)
+        task = self._tasks.start(result, connection.session)
+        connection.held = None
+        answer = self._answers.reference(connection, task)
+        task.oid = connection.referenced[-1]
+        return answer
 
     def _getvalue(self, connection, flags, oid):
         if flags & wire.KEEP:

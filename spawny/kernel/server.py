@@ -20,6 +20,7 @@ from .calls import Calls
 from .failures import KernelError, describe_error, error_frame, format_error
 from .floor import Floor, Relief
 from .running import Running
+from .tasks import Tasks
 
 READ_BYTES = 64 * 1024
 PIECE_BYTES = 1024 * 1024  # of a large body; PyPy prepares all the room that it is offered
@@ -52,6 +53,7 @@ class Server:
         self.waiting = []  # connections that have said hello and wait for READY
         self.listeners = []  # event connections, kept by the control thread
         self.floor = Floor()
+        self.tasks = Tasks()
         self.is_ending = False
         self.ending_reason = ""
         self.forwards = True
@@ -85,6 +87,7 @@ class Server:
         self.forwards = False
         self.is_child = True
         self.calls.leave_to_parent()
+        self.tasks.leave_to_parent()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -134,7 +137,12 @@ class Server:
 
     def _wait(self):
         """The descriptors that have something to be read."""
-        return [fd for fd, _ in self._poller.poll()]
+        if not self.tasks.is_pending:
+            return [fd for fd, _ in self._poller.poll()]
+        ready = self.tasks.wait([self._wake_read] + list(self._connections))
+        if self.is_child:
+            self.exit_child(None)
+        return ready
 
     def wait_for(self, connection):
         """On a thread that has the floor, and whose call waits for a callback: let others go on
@@ -167,7 +175,8 @@ class Server:
 
     def _serve(self, connection):
         """Answer what has come on this connection, and what follows at once."""
-        in_a_row = sys.maxsize if len(self._connections) == 1 else FAIR_REQUESTS
+        is_alone = len(self._connections) == 1 and not self.tasks.is_pending
+        in_a_row = sys.maxsize if is_alone else FAIR_REQUESTS
         if self._serve_once(connection):
             for _ in range(in_a_row):
                 if not self._spin(connection) or not self._answer_all(connection):

@@ -1,0 +1,268 @@
+"""Submitted calls: their order, their cancellation, and what the end of anything does to them."""
+
+import concurrent.futures
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spawny
+from spawny import submit
+from tests.end_to_end.processes import PATIENCE_SECONDS, Script, eventually, is_gone, kill
+from tests.interpreters import Interpreter
+
+pytestmark = pytest.mark.usefixtures("home")
+
+SCRIPT = """
+import asyncio, os, threading, time
+
+calls = []
+go = threading.Event()
+
+def call(x):
+    calls.append(x)
+    return x
+
+def fail():
+    raise KeyError("no")
+
+def wait(path=None):
+    if path:
+        open(path, "w").close()
+    go.wait(60)
+    return "went on"
+
+def apply(function, *args):
+    return function(*args)
+
+def pid():
+    return os.getpid()
+
+def lock():
+    return threading.Lock()
+
+async def add(a, b):
+    await asyncio.sleep(0)
+    return a + b
+
+async def fail_later():
+    await asyncio.sleep(0)
+    raise KeyError("later")
+
+started, cleaned = [], []
+
+async def forever():
+    started.append(1)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        cleaned.append(1)
+
+def counts():
+    return len(started), len(cleaned)
+"""
+
+
+@pytest.fixture
+def module(home: Path) -> Iterator[Any]:
+    module = spawny.run_script(SCRIPT)
+    yield module
+    module.terminate_daemon()  # pytest holds on to a fixture's value
+
+
+def busy(wait: Any, path: Path) -> Any:
+    """The future of a call that runs there by now, until it is interrupted."""
+    os.mkfifo(path)
+    future = submit(wait, str(path))
+    path.open().close()  # until the call has opened the other end
+    return future
+
+
+def test_results_and_errors_under_any_interpreter(interpreter: Interpreter) -> None:
+    """Of functions and methods; an exception has its remote traceback."""
+    module = spawny.run_script(SCRIPT, python_exe=interpreter.path)
+    assert submit(module.call, 1).result() == 1
+    assert submit(module.calls.index, 1).result() == 0
+    error = submit(module.fail).exception()
+    assert type(error) is KeyError
+    assert isinstance(error.__cause__, spawny.RemoteTraceback)
+    assert submit(module.call, x=2).result() == 2
+
+
+def test_a_coroutine_function_gives_its_awaited_result(interpreter: Interpreter) -> None:
+    """While it waits there, other calls run; its error is raised here."""
+    module = spawny.run_script(SCRIPT, python_exe=interpreter.path)
+    waiting = submit(module.forever)
+    assert submit(module.add, 1, 2).result() == 3
+    assert submit(module.call, 5).result() == 5
+    with pytest.raises(KeyError, match="later"):
+        submit(module.fail_later).result()
+    assert not waiting.done()
+    assert waiting.running()
+    assert waiting.cancel()
+    assert eventually(lambda: module.counts() == (1, 1))
+
+
+def test_thousands_in_flight(module: Any) -> None:
+    """They are carried out in order, by one thread."""
+    before = threading.active_count()
+    futures = [submit(module.call, n) for n in range(2000)]
+    assert threading.active_count() <= before + 1
+    assert [each.result() for each in futures] == list(range(2000))
+    assert spawny.value(module.calls) == list(range(2000))
+
+
+def test_what_stays_there_comes_as_a_proxy(module: Any) -> None:
+    """As the result of an ordinary call."""
+    assert not submit(module.lock).result().locked()
+
+
+def test_what_cannot_travel(module: Any) -> None:
+    """The future has the error, and others go on."""
+    assert isinstance(submit(module.call, threading.Lock()).exception(), spawny.SerializationError)
+    assert submit(module.call, 1).result() == 1
+
+
+def test_only_proxies_can_be_submitted() -> None:
+    """There would be no daemon to submit it to."""
+    with pytest.raises(spawny.InvalidRequest):
+        submit(len, [])
+
+
+def test_a_queued_call_is_cancelled_for_certain(module: Any, tmp_path: Path) -> None:
+    """It never begins, and those in wait() hear of it."""
+    call = module.call  # while the daemon is busy, looking it up would wait
+    running = busy(module.wait, tmp_path / "fifo")
+    queued, next_one = submit(call, "never"), submit(call, "next")
+    assert not queued.running()
+    assert queued.cancel() and queued.cancel()
+    assert queued.cancelled()
+    assert concurrent.futures.wait([queued, running], return_when="FIRST_COMPLETED").done == {
+        queued
+    }
+    assert running.cancel()
+    assert next_one.result() == "next"
+    assert spawny.value(module.calls) == ["next"]
+
+
+def test_a_running_call_is_interrupted(module: Any, tmp_path: Path) -> None:
+    """At once cancelled here; the daemon goes on with the next call."""
+    future = busy(module.wait, tmp_path / "fifo")
+    assert future.running() and not future.done()
+    assert future.cancel()
+    assert future.cancelled() and not future.running()
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result()
+    assert module.call(1) == 1
+
+
+def test_a_call_that_is_over_cannot_be_cancelled(module: Any) -> None:
+    """Its result stays."""
+    future = submit(module.call, 1)
+    assert future.result() == 1
+    assert not future.cancel()
+    assert not future.cancelled()
+
+
+def test_a_callback_may_wait_for_what_it_submits(module: Any) -> None:
+    """Another thread makes those calls while the first is in the callback, to any depth."""
+
+    call, apply = module.call, module.apply
+
+    def deeper(depth: int) -> int:
+        if not depth:
+            return submit(call, "deep").result() and 1
+        return 1 + submit(apply, spawny.callback(deeper), depth - 1).result()
+
+    future = submit(apply, spawny.callback(deeper), 3)
+    assert future.result(PATIENCE_SECONDS) == 4
+    assert submit(module.call, 1).result() == 1
+
+
+def test_a_future_keeps_its_daemon_alive() -> None:
+    """As long as its call is not over."""
+    module = spawny.run_script(SCRIPT)
+    future = submit(module.pid)
+    del module
+    pid = future.result()
+    assert is_gone(pid)
+
+
+def test_a_dropped_future_is_made_all_the_same(module: Any) -> None:
+    """Nobody may know whether it was read."""
+    submit(module.call, 1)
+    submit(module.call, 2)
+    assert submit(module.call, 3).result() == 3
+    assert spawny.value(module.calls) == [1, 2, 3]
+
+
+def test_the_death_of_the_daemon_reaches_every_future(module: Any, tmp_path: Path) -> None:
+    """The one that runs, those that wait, and those whose tasks run there."""
+    call = module.call
+    awaited = [submit(module.forever) for _ in range(3)]
+    running = busy(module.wait, tmp_path / "fifo")
+    queued = [submit(call, n) for n in range(3)]
+    kill(spawny.daemon(module).pid)
+    for future in (*awaited, running, *queued):
+        error = future.exception(PATIENCE_SECONDS)
+        assert isinstance(error, spawny.DaemonDied)
+        assert error.signal_name == "SIGKILL"
+
+
+def test_the_death_of_the_daemon_while_tasks_alone_wait(module: Any) -> None:
+    """No request is under way that could notice; its connection tells."""
+    futures = [submit(module.forever) for _ in range(3)]
+    assert eventually(lambda: module.counts() == (3, 0))
+    kill(spawny.daemon(module).pid)
+    for future in futures:
+        assert isinstance(future.exception(PATIENCE_SECONDS), spawny.DaemonDied)
+
+
+def test_an_ended_daemon_tells_its_futures(module: Any) -> None:
+    """Also where this very process has ended it."""
+    future = submit(module.forever)
+    assert eventually(lambda: module.counts() == (1, 0))
+    module.terminate_daemon()
+    with pytest.raises(spawny.DaemonDied, match="terminate_daemon"):
+        future.result(PATIENCE_SECONDS)
+
+
+def test_the_end_of_the_script_finishes_what_was_submitted(tmp_path: Path) -> None:
+    """The line, and the tasks that run there; then the daemon ends."""
+    with Script(
+        """
+        import sys, spawny
+        module = spawny.run_script('''
+        import asyncio, os
+        async def later(path):
+            await asyncio.sleep(0.1)
+            open(path, "w").close()
+        '''.replace("        ", "", 3).replace("            ", "    "))
+        print("pid", spawny.daemon(module).pid)
+        spawny.submit(module.later, sys.argv[1])
+        for n in range(100):
+            spawny.submit(module.os.getpid)
+        """,
+        str(tmp_path / "done"),
+    ) as script:
+        pid = int(script.until("pid").split()[1])
+        assert script.end()[0] == 0
+    assert (tmp_path / "done").exists()
+    assert is_gone(pid)
+
+
+def test_a_forked_child_begins_anew(module: Any) -> None:
+    """It has no thread of its parent's, and submits by itself."""
+    assert submit(module.call, "parent").result() == "parent"
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = int(submit(module.call, "child").result(PATIENCE_SECONDS) != "child")
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert submit(module.call, "parent").result() == "parent"
