@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .client.batch import batch as batch
     from .client import aio as aio
     from .client.callbacks import callback as callback
     from .client.executor import Executor as Executor
@@ -89,6 +90,7 @@ _HOME_OF = {
     "aio": ".client.aio",
     "Executor": ".client.executor",
     "submit": ".client.futures",
+    "batch": ".client.batch",
     "callback": ".client.callbacks",
     "attach": ".client.launch",
     "run_module": ".client.launch",
@@ -133,7 +135,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found: Any = import_module(home, __name__)
-    if home != f".client.{name}":  # which is a module itself
+    if name != "aio":  # which is a module itself
         found = getattr(found, name)
     globals()[name] = found
     return found

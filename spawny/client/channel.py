@@ -14,7 +14,8 @@ import socket
 import struct
 import sys
 import time
-from contextlib import suppress
+from collections import deque
+from contextlib import contextmanager, suppress
 
 from ..errors import UnsafePath
 from ..kernel import wire
@@ -23,7 +24,7 @@ from .interrupt import PassingInterrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from .scope import Scope
@@ -39,6 +40,12 @@ ERRAND_SECONDS = 2.0
 
 # An interrupted call gets so long to end: for its `finally` blocks, and for C code to come back.
 GRACE_SECONDS = 1.0
+# The timeout of a socket when the time is over: zero would mean not to wait, and raise otherwise.
+LEAST_SECONDS = 1e-6
+
+# So much of pipelined requests is on its way at once: what a socket's buffer takes in any case.
+WINDOW_BYTES = 64 * 1024
+WINDOW_REQUESTS = 256
 
 Frame = tuple[int, int, bytes]
 
@@ -53,7 +60,7 @@ class ChannelClosed(ConnectionError):
 class Overdue(Exception):
     """A request's scope was over before its answer came; `how` it stands with the request."""
 
-    NOT_SENT, WITHDRAWN, RUNS_ON = "not sent", "withdrawn", "runs on"
+    NOT_SENT, WITHDRAWN, INTERRUPTED, RUNS_ON = "not sent", "withdrawn", "interrupted", "runs on"
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -148,19 +155,73 @@ class Channel:
 
     def _exchange_within(self, scope: Scope, number: int, data: bytes) -> Frame:
         try:
-            remaining = scope.remaining()
-            if not scope.begin(self, number) or remaining == 0:
+            if not scope.begin(self, number) or scope.remaining() == 0:
                 raise Overdue(Overdue.NOT_SENT)
-            self.sock.settimeout(remaining)
-            try:
-                self.send(data)
-            except TimeoutError:
-                raise Overdue(Overdue.NOT_SENT) from None  # not all of it: it will not begin
-            return self._spin() or self.answer(number, scope)
+            with self._limited(scope):
+                try:
+                    self.send(data)
+                except TimeoutError:
+                    raise Overdue(Overdue.NOT_SENT) from None  # not all of it: it will not begin
+            # Not with a timeout: then a socket waits even if told not to.
+            frame = self._waiting_answer() or self._spin()
+            if frame is None:
+                with self._limited(scope):
+                    frame = self.answer(number, scope)
+            return frame
         finally:
             scope.end(self, number)
+
+    @contextmanager
+    def _limited(self, scope: Scope) -> Iterator[None]:
+        """The socket waits no longer than the scope lasts."""
+        remaining = scope.remaining()
+        if remaining is None:
+            yield
+            return
+        self.sock.settimeout(max(LEAST_SECONDS, remaining))
+        try:
+            yield
+        finally:
             if self.sock.fileno() >= 0:
                 self.sock.settimeout(None)
+
+    def pipeline(
+        self, requests: list[tuple[int, bytes, int]], scope: Scope | None = None
+    ) -> Iterator[tuple[int, Frame]]:
+        """Send requests without waiting for each one's answer; (number, answer) of each, in order.
+
+        Raises as `exchange` does.
+        """
+        sizes: deque[int] = deque()
+        sent = pending = 0
+        for _ in requests:
+            data = []
+            while sent < len(requests):
+                kind, body, flags = requests[sent]
+                # What is on its way fits the system's buffers, so that neither end waits for the
+                # other to read; one that is larger goes alone.
+                is_full = pending + len(body) > WINDOW_BYTES or len(sizes) == WINDOW_REQUESTS
+                if sizes and is_full:
+                    break
+                data.append(wire.HEADER.pack(len(body), kind, flags, 0) + body)
+                sizes.append(len(body))
+                pending += len(body)
+                sent += 1
+            # Counted as the daemon does: in the order in which they begin, and a callback of one
+            # may make others before the next.
+            number = self.number = self.number + 1
+            if scope is None:
+                self.send(b"".join(data))
+                yield number, self._waiting_answer() or self._spin() or self.answer(number)
+            else:
+                yield number, self._exchange_within(scope, number, b"".join(data))
+            pending -= sizes.popleft()
+
+    def _waiting_answer(self) -> Frame | None:
+        """The answer, if it has come with the one before."""
+        if self._waiting and self._waiting[0][0] <= wire.ERROR:
+            return self._waiting.pop(0)
+        return None
 
     def send(self, data: bytes) -> None:
         """Send whole frames; raises `ChannelClosed`."""
@@ -174,6 +235,8 @@ class Channel:
 
     def _spin(self) -> Frame | None:
         """The answer, if it is a matter of microseconds."""
+        if self._waiting:
+            return None  # output or a callback comes first
         receive = self.sock.recv
         for _ in range(SPIN_TRIES):
             try:
@@ -217,7 +280,7 @@ class Channel:
             if scope is not None:
                 remaining = scope.remaining()
                 if remaining is not None:
-                    remaining = max(1e-6, remaining)  # zero would mean not to wait at all
+                    remaining = max(LEAST_SECONDS, remaining)
                 self.sock.settimeout(GRACE_SECONDS if is_overdue else remaining)
 
     def interrupt(self, number: int | None = None) -> str:

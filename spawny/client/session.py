@@ -109,7 +109,7 @@ class Session:
             channel.sock.sendall(self._hello(wire.ROLE_CALLS))
             kind, _, body = channel.next_frame()
             if kind == wire.ERROR:
-                raise self._remote_exception(body)
+                raise self.remote_exception(body)
             self.started = pickle.loads(body)
             if self.started["pid"] == os.getpid():
                 raise InvalidRequest(f"this is daemon {self.name!r} itself: it cannot attach to it")
@@ -141,7 +141,7 @@ class Session:
         try:
             kind, _, body = channel.next_frame()
             if kind == wire.ERROR:
-                raise self._remote_exception(body)
+                raise self.remote_exception(body)
         except BaseException:
             channel.close()
             raise
@@ -208,37 +208,62 @@ class Session:
                 return self._value(channel, body, answer_flags, flags & wire.NESTED)
             if answer == wire.REFERENCE:
                 return self.proxy(*pickle.loads(body))
-            error = self._remote_exception(body)
-        except ChannelClosed as closed:
-            self._discard(channel)
-            channel = None  # nothing to give back
-            if scope is not None and scope.ends_by_cancel():
-                raise self._cancelled(kind, request) from None
-            raise self._died(kind, request) from closed
+            failure = self.remote_exception(body)
         except _AnswerUnusable as unusable:
             raise unusable.error from unusable.__cause__
-        except Overdue as overdue:
-            self._discard(channel)
-            channel = None
-            assert scope is not None
-            raise self._overdue(scope, kind, request, overdue.how) from None
-        except BaseException:
-            # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and
-            # would be taken for another's. The call, if it runs, is of no use to anybody now.
-            if channel is not None:
-                channel.interrupt()
-            self._discard(channel)
-            channel = None
-            raise
+        except BaseException as error:
+            broken, channel = channel, None  # there is nothing to give back
+            reason = self.broken(broken, error, scope, kind, request)
+            if reason is error:
+                raise
+            raise reason from (error if type(error) is ChannelClosed else None)
         finally:
             if channel is not None and not is_nested:
                 self._give_back(channel)
         try:
             if scope is not None and scope.is_over():
-                raise self._overdue(scope, kind, request, None) from error
-            raise error
+                raise self._overdue(scope, kind, request, Overdue.INTERRUPTED) from failure
+            raise failure
         finally:
-            del error  # or this frame and the exception's traceback would keep each other alive
+            del failure  # or this frame and the exception's traceback would keep each other alive
+
+    def borrow(self) -> tuple[Channel, int]:
+        """A channel for requests of this thread, and the flags that these need on it."""
+        ident = threading.get_ident()
+        nested = self.nested.get(ident)
+        if nested is not None:
+            return nested, wire.NESTED
+        return self._oneways.pop(ident, None) or self._free_channel(), 0
+
+    def give_back(self, channel: Channel) -> None:
+        """What was borrowed is free again."""
+        if self.nested.get(threading.get_ident()) is not channel:
+            self._give_back(channel)
+
+    def broken(
+        self,
+        channel: Channel | None,
+        error: BaseException,
+        scope: Scope | None,
+        kind: int,
+        request: tuple[Any, ...],
+    ) -> BaseException:
+        """The exception to raise where an exchange was broken off by `error`."""
+        if isinstance(error, ChannelClosed):
+            self._discard(channel)
+            if scope is not None and scope.ends_by_cancel():
+                return self._cancelled(kind, request)
+            return self._died(kind, request)
+        if isinstance(error, Overdue):
+            self._discard(channel)
+            assert scope is not None
+            return self._overdue(scope, kind, request, error.how)
+        # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and
+        # would be taken for another's. The call, if it runs, is of no use to anybody now.
+        if channel is not None:
+            channel.interrupt()
+        self._discard(channel)
+        return error
 
     def _cancelled(self, kind: int, request: tuple[Any, ...]) -> CallCancelled:
         return CallCancelled(
@@ -246,9 +271,9 @@ class Session:
         )
 
     def _overdue(
-        self, scope: Scope, kind: int, request: tuple[Any, ...], how: str | None
+        self, scope: Scope, kind: int, request: tuple[Any, ...], how: str
     ) -> CallCancelled | CallTimeout:
-        """The error for a request whose scope was over; `how` it stands with it if unanswered."""
+        """The error for a request whose scope was over; `how` it stands with that."""
         if scope.ends_by_cancel():
             return self._cancelled(kind, request)
         what = f"{_operation_name(kind, request)} in daemon {self.name!r}"
@@ -374,7 +399,7 @@ class Session:
     def _value(self, channel: Channel, body: bytes, flags: int, nested: int = 0) -> Any:
         """The value; where it does not load here, a reference to it, without a second call."""
         if flags & wire.WITH_REFERENCES:
-            return ResultUnpickler(body, self).load()
+            return self.load(body, flags)
         if not flags & wire.IS_HELD:
             try:
                 return pickle.loads(body)
@@ -389,15 +414,25 @@ class Session:
             if len(body) > HELD_LIMIT_BYTES:
                 channel.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
             return value
-        held = pickle.dumps((channel.number,), 2)
-        answer, flags, body = channel.exchange(wire.HELD, held, nested)
+        return self.held(channel, channel.number, nested)
+
+    def load(self, body: bytes, flags: int) -> Any:
+        """What a VALUE holds; raises whatever its loading does."""
+        if flags & wire.WITH_REFERENCES:
+            return ResultUnpickler(body, self).load()
+        return pickle.loads(body)
+
+    def held(self, channel: Channel, number: int, nested: int = 0) -> Any:
+        """The value that answered this request, and did not load here, by reference."""
+        body = pickle.dumps((number,), 2)
+        answer, _, body = channel.exchange(wire.HELD, body, nested)
         if answer == wire.VALUE:
             return ResultUnpickler(body, self).load()
         if answer == wire.REFERENCE:
             return self.proxy(*pickle.loads(body))
-        raise _AnswerUnusable(self._remote_exception(body))
+        raise _AnswerUnusable(self.remote_exception(body))
 
-    def _remote_exception(self, body: bytes) -> BaseException:
+    def remote_exception(self, body: bytes) -> BaseException:
         """The exception of an ERROR frame: its real class where that loads here."""
         failure = pickle.loads(body)
         error = remote_exception(failure)

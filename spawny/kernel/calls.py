@@ -75,6 +75,7 @@ class Calls:
         connection.number = number
         connection.referenced.clear()
         self._caller = connection, running.thread
+        is_cut_off = False
         try:
             request = running.request = self._load(connection, body, flags)
             if connection.cancelled or running.outer is not None:
@@ -86,6 +87,8 @@ class Calls:
             interrupts.forget(running)
             if self._server.is_child:
                 self._server.exit_child(error)
+            # Whoever interrupts one of many calls does not want the rest of them either.
+            is_cut_off = flags & wire.PIPELINED and issubclass(type(error), KeyboardInterrupt)
             reply = self._failed(connection, flags, error)
         if self._server.is_child:
             self._server.exit_child(None)
@@ -102,9 +105,10 @@ class Calls:
             connection.send(reply)
         except OSError:
             self._give_back(connection)
+            is_cut_off = True
+        if is_cut_off:
             self._server.drop(connection)
-            return False
-        return True
+        return not is_cut_off
 
     def _load(self, connection, body, flags):
         try:

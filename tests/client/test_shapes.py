@@ -1,0 +1,350 @@
+"""Calls with a time limit, without an answer, and many at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spawny
+from spawny import CallCancelled, CallTimeout, batch, callback, oneway, timeout
+from spawny.client.scope import Scope
+from tests.end_to_end.processes import Script, eventually, kill
+from tests.interpreters import Interpreter
+
+SCRIPT = """
+import os, time
+events = []
+def note(x):
+    events.append(x)
+    return len(events)
+def identity(x):
+    return x
+def sleep(seconds):
+    time.sleep(seconds)
+def spin():
+    while True:
+        pass
+def stubborn(path):
+    open(path + ".begun", "w").close()
+    while not os.path.exists(path):
+        try:
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            pass
+    return "done"
+def touch_and_wait(path):
+    open(path, "w").close()
+    time.sleep(60)
+def call(f):
+    return f()
+def call_and_sleep(f):
+    f()
+    time.sleep(60)
+def fail(n):
+    raise ValueError(n)
+class Local:
+    pass
+def make():
+    return Local()
+def path_of(text):
+    import pathlib
+    return pathlib.PurePosixPath(text)
+def pid():
+    return os.getpid()
+"""
+
+
+@pytest.fixture
+def m(home: Path) -> Iterator[Any]:
+    module = spawny.run_script(SCRIPT)
+    yield module
+    module.terminate_daemon()
+
+
+# --- timeout ---
+
+
+@pytest.mark.parametrize("name", ["sleep", "spin"])
+def test_a_call_that_takes_too_long(home: Path, interpreter: Interpreter, name: str) -> None:
+    """It is interrupted there, in C code that sleeps as in pure Python; the daemon stays usable."""
+    m = spawny.run_script(SCRIPT, interpreter.path)
+    pid = m.pid()
+    with pytest.raises(CallTimeout, match=rf"call {name}\(\)|a call"), timeout(0.2):
+        getattr(m, name)(*[60] if name == "sleep" else [])
+    assert m.pid() == pid
+    m.terminate_daemon()
+
+
+def test_in_time_is_in_time(m: Any) -> None:
+    """Nothing is different where the limit is not reached."""
+    with timeout(60):
+        assert [m.identity(i) for i in range(10)] == list(range(10))
+    assert m.identity(1) == 1
+
+
+def test_a_limit_is_for_all_calls_together(m: Any) -> None:
+    """Once the time is over, no further call begins."""
+    with timeout(0.1):
+        with pytest.raises(TimeoutError):
+            m.sleep(60)
+        with pytest.raises(CallTimeout, match="not begun"):
+            m.note(1)
+    assert m.events == []
+
+
+def test_the_outer_limit_holds(m: Any) -> None:
+    """An inner timeout does not extend an outer one."""
+    with pytest.raises(CallTimeout), timeout(0.1), timeout(60):
+        m.sleep(60)
+
+
+def test_code_that_does_not_heed(m: Any, tmp_path: Path) -> None:
+    """The wait is given up, with a word of why; later calls wait until that code ends."""
+    path = tmp_path / "go"
+    with pytest.raises(CallTimeout, match="does not heed"), timeout(0.1):
+        m.stubborn(str(path))
+    path.touch()
+    assert m.identity(1) == 1
+
+
+def test_a_call_that_waits_for_its_turn(m: Any, tmp_path: Path) -> None:
+    """It is withdrawn, at once and for certain: it never runs."""
+    path = tmp_path / "go"
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(lambda: m.stubborn(str(path)))
+        assert eventually(lambda: Path(f"{path}.begun").exists())
+        with pytest.raises(CallTimeout, match="not begun in time"), timeout(0.1):
+            m.note("late")
+        path.touch()
+        assert busy.result() == "done"
+    assert m.events == []
+
+
+def test_a_limit_during_a_callback(m: Any) -> None:
+    """The call is interrupted once its callback has returned."""
+    with pytest.raises(CallTimeout), timeout(0.05) as scope:
+
+        def slow() -> None:
+            while scope.remaining():
+                pass
+
+        m.call_and_sleep(callback(slow))
+    assert m.identity(1) == 1
+
+
+def test_what_is_no_time_is_refused() -> None:
+    with pytest.raises(spawny.InvalidRequest):
+        timeout("1")  # type: ignore[arg-type]
+
+
+# --- cancellation ---
+
+
+def test_cancelled_from_another_thread(m: Any, tmp_path: Path) -> None:
+    """The call under way is interrupted, and says that it was cancelled."""
+    scope = Scope()
+
+    def run() -> None:
+        with scope:
+            m.touch_and_wait(str(tmp_path / "begun"))
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(run)
+        assert eventually((tmp_path / "begun").exists)
+        scope.cancel()
+        with pytest.raises(CallCancelled):
+            future.result()
+    assert m.identity(1) == 1
+
+
+def test_cancelled_before_its_turn(m: Any, tmp_path: Path) -> None:
+    """A call that waits for another client's is given up at once."""
+    path = tmp_path / "go"
+    scope = Scope()
+
+    def late() -> None:
+        with scope:
+            m.note("late")
+
+    with ThreadPoolExecutor(2) as pool:
+        busy = pool.submit(lambda: m.stubborn(str(path)))
+        assert eventually(lambda: Path(f"{path}.begun").exists())
+        future = pool.submit(late)
+        assert eventually(lambda: bool(scope._under_way))
+        scope.cancel()
+        with pytest.raises(CallCancelled):
+            future.result()
+        path.touch()
+        busy.result()
+    assert m.events == []
+
+
+# --- one-way calls ---
+
+
+def test_oneway_calls_come_in_order(m: Any) -> None:
+    """Each is carried out once, before what the same thread asks for next."""
+    for i in range(500):
+        assert oneway(m.note)(i) is None
+    assert m.events == list(range(500))
+    oneway(m.events.append)("method")
+    assert m.events[-1] == "method"
+
+
+def test_oneway_returns_at_once(m: Any, tmp_path: Path) -> None:
+    """Though the call goes on there."""
+    path = tmp_path / "go"
+    oneway(m.stubborn)(str(path))
+    path.touch()
+    assert m.identity(1) == 1
+
+
+def test_oneway_of_several_threads(m: Any) -> None:
+    """Each thread's come in its own order; none is lost."""
+
+    def run(name: int) -> None:
+        for i in range(100):
+            oneway(m.note)((name, i))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
+    assert eventually(lambda: len(m.events) == 400)
+    events = spawny.value(m.events)
+    for name in range(4):
+        assert [i for who, i in events if who == name] == list(range(100))
+
+
+def test_a_failed_oneway_is_in_the_log(home: Path) -> None:
+    """Its traceback is not lost, and costs nothing else."""
+    m = spawny.run_script(SCRIPT, output="log")
+    oneway(m.fail)("lost and found")
+    assert m.identity(1) == 1
+    assert any("lost and found" in line for line in spawny.daemon(m).logs())
+    m.terminate_daemon()
+
+
+def test_oneway_calls_survive_their_client(home: Path, tmp_path: Path) -> None:
+    """What was sent is carried out, even if the client is killed right after."""
+    path = tmp_path / "go"
+    m = spawny.run_script(SCRIPT, name="survivor")
+    script = """
+        import sys, spawny
+        m = spawny.attach("survivor")
+        stubborn, note = spawny.oneway(m.stubborn), spawny.oneway(m.note)
+        stubborn(sys.argv[1])
+        for i in range(100):
+            note(i)
+        print("sent", flush=True)
+        input()
+    """
+    with Script(script, str(path)) as client:
+        client.until("sent")
+        kill(client.process.pid)
+    path.touch()
+    assert eventually(lambda: len(m.events) == 100)
+    m.terminate_daemon()
+
+
+# --- batches ---
+
+
+def test_a_batch_is_carried_out_in_order(home: Path, interpreter: Interpreter) -> None:
+    """All futures are done when the block ends."""
+    m = spawny.run_script(SCRIPT, interpreter.path)
+    with batch() as b:
+        futures = [b.call(m.note, i) for i in range(1000)]
+        assert not futures[0].done()
+    assert [each.result() for each in futures] == list(range(1, 1001))
+    assert m.events == list(range(1000))
+    m.terminate_daemon()
+
+
+def test_a_failure_in_a_batch_is_its_own(m: Any) -> None:
+    """The next ones are carried out all the same."""
+    with batch() as b:
+        first, second, third = b.call(m.note, 1), b.call(m.fail, 2), b.call(m.note, 3)
+    assert (first.result(), third.result()) == (1, 2)
+    assert isinstance(second.exception(), ValueError)
+
+
+def test_batches_of_large_things(m: Any) -> None:
+    """Larger than the system's buffers, both ways."""
+    with batch() as b:
+        futures = [b.call(m.identity, bytes([i]) * 300_000) for i in range(30)]
+    assert [each.result() for each in futures] == [bytes([i]) * 300_000 for i in range(30)]
+
+
+def test_results_of_a_batch_are_values_or_proxies(m: Any) -> None:
+    """As those of single calls."""
+    with batch() as b:
+        local, path, one = b.call(m.make), b.call(m.path_of, "/a"), b.call(m.identity, 1)
+    assert isinstance(local.result(), spawny.ObjectProxy)
+    assert os.fspath(path.result()) == "/a"
+    assert one.result() == 1
+
+
+def test_a_batch_may_call_back(m: Any) -> None:
+    """And the callbacks may call, in the middle of it."""
+    with batch() as b:
+        futures = [b.call(m.call, callback(lambda i=i: m.note(i))) for i in range(50)]
+    assert [each.result() for each in futures] == list(range(1, 51))
+    assert m.events == list(range(50))
+
+
+def test_a_batch_that_is_left_makes_no_call(m: Any) -> None:
+    """An exception in the block comes before the calls."""
+    with pytest.raises(RuntimeError), batch() as b:
+        future = b.call(m.note, 1)
+        raise RuntimeError
+    assert future.cancelled()
+    assert m.events == []
+
+
+def test_a_batch_with_a_limit(m: Any) -> None:
+    """What is done is done; the rest is told, and does not run."""
+    with pytest.raises(CallTimeout), timeout(0.2), batch() as b:
+        first, second = b.call(m.note, 1), b.call(m.sleep, 60)
+        third = b.call(m.note, 3)
+    assert first.result() == 1
+    for each in (second, third):
+        assert isinstance(each.exception(), CallTimeout)
+    assert m.events == [1]
+
+
+def test_a_batch_whose_daemon_dies(m: Any) -> None:
+    """Everything that has no answer says so."""
+    module = spawny.run_script(SCRIPT)
+    with pytest.raises(spawny.DaemonDied), batch() as b:
+        first = b.call(module.note, 1)
+        last = b.call(module.os.kill, module.pid(), signal.SIGKILL)
+    assert first.result() == 1
+    assert isinstance(last.exception(), spawny.DaemonDied)
+
+
+def test_a_batch_is_for_one_daemon(m: Any) -> None:
+    other = spawny.run_script(SCRIPT)
+    with pytest.raises(spawny.InvalidRequest, match="one daemon"), batch() as b:
+        b.call(m.note, 1)
+        b.call(other.note, 1)
+
+
+def test_ctrl_c_ends_a_batch(m: Any, tmp_path: Path) -> None:
+    """The call under way is interrupted, the rest does not run."""
+    begun = tmp_path / "begun"
+
+    def press() -> None:
+        assert eventually(begun.exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt), batch() as b:
+        b.call(m.touch_and_wait, str(begun))
+        b.call(m.note, 1)
+    thread.join()
+    assert m.events == []
