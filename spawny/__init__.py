@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .client.batch import batch as batch
     from .client import aio as aio
+    from .client.batch import batch as batch
     from .client.callbacks import callback as callback
     from .client.executor import Executor as Executor
     from .client.futures import submit as submit
