@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..errors import DaemonDied, SerializationError, StaleReference
+from ..errors import DaemonDied, StaleReference
 from ..kernel import wire
 from .arguments import with_items
 from .serialize import Unsendable
@@ -260,22 +260,37 @@ def _deepcopier(proxy: ObjectProxy) -> Callable[..., Any]:
     return lambda memo=None: ObjectProxy.__deepcopy__(proxy, memo)
 
 
-def attach_again(name: str) -> ObjectProxy:
-    """What a pickled root proxy becomes where it is loaded."""
-    from .launch import attach
+def attach_again(name: str, run: tuple[str, int] | None = None, oid: int = wire.ROOT) -> Any:
+    """What a pickled proxy becomes where it is loaded: a proxy of the same object.
 
-    return attach(name)
+    With a run it is of that very one of the daemon; the root's is of whatever runs by now.
+    """
+    from .launch import attach
+    from .session import session_of
+
+    root = None
+    session: Session | Epitaph | None = session_of(name, run)
+    if session is None:
+        root = attach(name)  # kept until there is another proxy: its session lives as long
+        session = reference_of(root).session
+        if run is not None and session.run != run:
+            raise StaleReference(
+                f"this proxy was of a daemon {name!r} that has ended; another one runs now:"
+                f" spawny.attach({name!r}) reaches it"
+            )
+    return session.request(wire.GETVALUE, (oid,), wire.KEEP)
 
 
 def _reduce(proxy: ObjectProxy) -> Callable[..., Any]:
+    """A pickle of a proxy holds no reference: it is good while the object is referenced from
+    elsewhere, by the proxy as a rule."""
+
     def reduce_ex(protocol: Any = None) -> Any:
         reference: Reference = reference_of(proxy)
-        if reference.oid != wire.ROOT:
-            raise SerializationError(
-                f"a proxy of a {reference.remote_type.qualname} in daemon"
-                f" {reference.session.name!r} cannot be pickled: use spawny.value(...)"
-            )
-        return attach_again, (reference.session.name,)
+        session = reference.session
+        if reference.oid == wire.ROOT:
+            return attach_again, (session.name,)
+        return attach_again, (session.name, session.run, reference.oid)
 
     return reduce_ex
 

@@ -97,6 +97,11 @@ class Session:
     def pid(self) -> int:
         return int(self.started["pid"])
 
+    @property
+    def run(self) -> tuple[str, int]:
+        """Tells this run of the daemon from those before and after a restart."""
+        return self.started["token"], self.started["pid"]
+
     # --- its beginning ---
 
     def connect(self, timeout: float | None = None) -> Channel:
@@ -617,6 +622,7 @@ class Epitaph:
     def __init__(self, name: str, started: dict[str, Any], reason: str) -> None:
         self.name = name
         self.started = started
+        self.run = started["token"], started["pid"]
         self.gone = reason
         self.generation = -2  # nothing that was known of its objects holds any more
 
@@ -653,6 +659,14 @@ def _operation_name(kind: int | None, request: tuple[Any, ...]) -> str:
 # Those with a proxy. Held here, not by their proxies alone: when a proxy goes as part of a cycle,
 # the collector would else take the session too, and call back no weak reference that goes as well.
 _SESSIONS: set[Session] = set()
+
+
+def session_of(name: str, run: tuple[str, int] | None) -> Session | None:
+    """A session that this process has with the daemon of that name (and that run of it), if any."""
+    for session in list(_SESSIONS):
+        if session.name == name and session.gone is None and run in (None, session.run):
+            return session
+    return None
 
 
 def _after_fork_in_child() -> None:

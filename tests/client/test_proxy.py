@@ -9,7 +9,6 @@ import inspect
 import itertools
 import numbers
 import operator
-import pickle
 import pydoc
 import threading
 from collections.abc import Iterator
@@ -503,14 +502,6 @@ def test_a_proxy_in_a_cycle_is_released_by_the_collector(home: Path) -> None:
     del module, cycle
     gc.collect()
     assert is_gone(pid)
-
-
-def test_copies_and_pickles(m: Any) -> None:
-    """A root proxy pickles as an attachment; others say what to do."""
-    again = pickle.loads(pickle.dumps(m))
-    assert again.integer == 7
-    with pytest.raises(spawny.SerializationError, match=r"spawny\.value"):
-        pickle.dumps(m.vector)
 
 
 def test_copies_are_made_there(m: Any) -> None:
