@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,19 @@ def test_a_call_that_is_over_cannot_be_cancelled(module: Any) -> None:
     assert not future.cancelled()
 
 
+def test_a_deadline_holds_for_what_is_submitted_in_it(module: Any, tmp_path: Path) -> None:
+    """Whether the call runs, waits in the line, or is awaited there."""
+    call, forever, wait = module.call, module.forever, module.wait
+    with spawny.timeout(0.2):
+        awaited = submit(forever)
+        running = busy(wait, tmp_path / "fifo")
+        queued = submit(call, "never")
+    for future in (awaited, running, queued):
+        assert isinstance(future.exception(PATIENCE_SECONDS), spawny.CallTimeout)
+    assert eventually(lambda: module.counts() == (1, 1))
+    assert spawny.value(module.calls) == []
+
+
 def test_a_callback_may_wait_for_what_it_submits(module: Any) -> None:
     """Another thread makes those calls while the first is in the callback, to any depth."""
 
@@ -252,6 +266,26 @@ def test_the_end_of_the_script_finishes_what_was_submitted(tmp_path: Path) -> No
         assert script.end()[0] == 0
     assert (tmp_path / "done").exists()
     assert is_gone(pid)
+
+
+def test_ctrl_c_while_the_end_of_the_script_waits() -> None:
+    """It is waited for no longer, and the daemon ends with its client."""
+    with Script(
+        """
+        import threading, spawny
+        module = spawny.run_script("import os, time\\ndef wait():\\n time.sleep(60)")
+        spawny.submit(module.os.getpid).result()
+        # Done before what concurrent.futures has registered.
+        threading._register_atexit(print, "ending")
+        print("pid", spawny.daemon(module).pid)
+        spawny.submit(module.wait)
+        """
+    ) as script:
+        pid = int(script.until("pid").split()[1])
+        script.until("ending")
+        script.process.send_signal(signal.SIGINT)
+        script.end()
+        kill(pid)  # its call goes on to its end
 
 
 def test_a_forked_child_begins_anew(module: Any) -> None:
