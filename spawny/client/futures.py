@@ -108,7 +108,8 @@ class CallFuture(Future[Any]):
         """The deadline has passed: no more waiting, in the line or for the task."""
         # A request under way has the deadline itself.
         if self._scope is None and self._end():
-            self.set_exception(CallTimeout("a submitted call was not over in time"))
+            name = self.line.session.name
+            self.set_exception(CallTimeout(f"a call submitted to daemon {name!r} took too long"))
             self._give_up()
 
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
@@ -193,7 +194,7 @@ class Line:
     one, whose code may wait for calls behind that, another takes its place."""
 
     def __init__(self, session: Session | Epitaph) -> None:
-        self._session = session
+        self.session = session
         self._changed = threading.Condition(threading.Lock())
         self._waiting: OrderedDict[CallFuture, None] = OrderedDict()
         self._workers = 0  # that are not in a callback
@@ -301,7 +302,7 @@ class Line:
 
     def cancel_task(self, task: ObjectProxy) -> None:
         """Have the daemon cancel it, as the next thing that it does for us."""
-        session = self._session
+        session = self.session
 
         def cancel() -> None:
             with suppress(Exception):  # the daemon is gone, or the task over

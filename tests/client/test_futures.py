@@ -53,6 +53,17 @@ async def fail_later():
     await asyncio.sleep(0)
     raise KeyError("later")
 
+async def apply_later(function, *args):
+    await asyncio.sleep(0)
+    return function(*args)
+
+async def fork():
+    child = os.fork()
+    return os.waitpid(child, 0)[1] if child else None
+
+async def leave_behind():
+    asyncio.ensure_future(fail_later())
+
 started, cleaned = [], []
 
 async def forever():
@@ -194,6 +205,30 @@ def test_a_callback_may_wait_for_what_it_submits(module: Any) -> None:
     future = submit(apply, spawny.callback(deeper), 3)
     assert future.result(PATIENCE_SECONDS) == 4
     assert submit(module.call, 1).result() == 1
+
+
+def test_a_coroutine_may_call_back(interpreter: Interpreter) -> None:
+    """The callback may call the daemon, though its loop stands still meanwhile."""
+    module = spawny.run_script(SCRIPT, python_exe=interpreter.path)
+    call = module.call
+    back = spawny.callback(lambda x: submit(call, x + 1).result())
+    assert submit(module.apply_later, back, 1).result(PATIENCE_SECONDS) == 2
+    module.terminate_daemon()  # PyPy may long hold the callback, and that holds the proxy
+
+
+def test_a_coroutine_may_fork(interpreter: Interpreter) -> None:
+    """The child ends when its step does: it takes no part in the daemon."""
+    module = spawny.run_script(SCRIPT, python_exe=interpreter.path)
+    waiting = submit(module.forever)
+    assert submit(module.fork).result(PATIENCE_SECONDS) == 0
+    assert module.counts() == (1, 0)
+    assert waiting.cancel()
+
+
+def test_an_exception_that_nobody_fetches_is_logged(module: Any) -> None:
+    """As asyncio does: here, of a task that a coroutine has started and left."""
+    submit(module.leave_behind).result()
+    assert eventually(lambda: "KeyError: 'later'" in list(spawny.daemon(module).logs()))
 
 
 def test_a_future_keeps_its_daemon_alive() -> None:
