@@ -2,7 +2,7 @@
 # Python >= 3.11. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test coverage readme demo lint format types docs bench clean
+.PHONY: help venv test coverage readme demo lint format types docs bench transparency clean
 
 PYTHON ?=
 PYTEST_ARGS ?=
@@ -42,7 +42,7 @@ define make_venv
 endef
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
 # The stamps: a venv is made anew only when pyproject.toml has changed.
 .venv/.installed: pyproject.toml
@@ -106,6 +106,9 @@ docs: .venv/.docs  ## build docs/_build/html; a warning or a broken internal lin
 
 bench: .venv-bench/.installed  ## the benchmarks, beside their peers
 	.venv-bench/bin/python benchmarks/run.py
+
+transparency: .venv-bench/.installed  ## CPython's own tests on proxies, beside their peers
+	.venv-bench/bin/python -m tests.transparency.scoreboard
 
 clean:  ## remove everything that the other targets made
 	rm -rf .venv .venv-bench build dist htmlcov .coverage .coverage.* docs/_build

@@ -48,7 +48,7 @@ def _parameters() -> Iterator[Any]:
             yield pytest.param(suite, name, id=f"{suite}-{name}", marks=marks)
 
 
-@pytest.mark.parametrize(("suite", "name"), _parameters())
+@pytest.mark.parametrize(("suite", "name"), list(_parameters()))
 def test_as_python_tests_it(suites: Suites, suite: str, name: str) -> None:
     """Whatever CPython demands of the builtin, the proxy does; but for what is known, with why."""
     if wrong := cpython.failure(suites[suite], name):
