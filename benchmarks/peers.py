@@ -131,16 +131,23 @@ def _serve_rpyc(path: str) -> None:
 
 
 @contextmanager
-def rpyc_server() -> Iterator[Peer]:
+def rpyc_connection(serve: Callable[[str], None]) -> Iterator[tuple[Any, int]]:
+    """A connection to a server of rpyc's that `serve(path)` runs, and its process."""
     with (
         tempfile.TemporaryDirectory(prefix="sp-rpyc-") as folder,
-        _process(_serve_rpyc, os.path.join(folder, "socket")) as server,
+        _process(serve, os.path.join(folder, "socket")) as server,
     ):
         connection = _connect_rpyc(os.path.join(folder, "socket"))
-        # Fetched once, as kindly as spawny's own function.
-        yield Peer(connection.root.noop, server.pid)
+        yield connection, server.pid
         connection.close()
         server.terminate()
+
+
+@contextmanager
+def rpyc_server() -> Iterator[Peer]:
+    with rpyc_connection(_serve_rpyc) as (connection, pid):
+        # Fetched once, as kindly as spawny's own function.
+        yield Peer(connection.root.noop, pid)
 
 
 def _connect_rpyc(path: str) -> Any:

@@ -21,6 +21,7 @@ import harness
 import placement
 import report
 import scripts
+import shapes
 from harness import Section
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -58,6 +59,7 @@ def run_full() -> int:
 
 def _measured() -> Iterator[Section]:
     yield from calls.measure(rounds=30)
+    yield shapes.measure(rounds=15)
     yield scripts.measure(rounds=30)
     yield footprint.measure(seconds=30)
     yield deaths.measure(rounds=15)
