@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import inspect
     from typing import Any
 
-# Told for as long as the object lives.
-_ALWAYS = -1
+# Told for as long as the object lives, and for this once.
+_ALWAYS, _NEVER = -1, -3
 
 _MISSING = object()
 
@@ -69,8 +69,9 @@ def facts_of(reference: Reference, name: str | None = None) -> Facts:
     known = reference.facts.get(name)
     if known is not None and known.generation in (_ALWAYS, session.generation):
         return known
-    # Looked at before: what another thread requests meanwhile may change the object.
-    generation = session.generation
+    # Looked at before: what another thread requests meanwhile may change the object. So may the
+    # call that goes on when the callback that asks returns.
+    generation = _NEVER if session.nested else session.generation
     facts = Facts(session.request(wire.INSPECT, (reference.oid, name)), generation)
     reference.facts[name] = facts
     return facts

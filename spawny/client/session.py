@@ -625,6 +625,7 @@ class Epitaph:
         self.run = started["token"], started["pid"]
         self.gone = reason
         self.generation = -2  # nothing that was known of its objects holds any more
+        self.nested: dict[int, Channel] = {}
 
     def request(self, kind: int, request: tuple[Any, ...], flags: int = 0) -> Any:
         raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")

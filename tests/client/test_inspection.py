@@ -75,6 +75,10 @@ integer = 7
 vector = Vector(3, 4)
 bare = Bare()
 builtin = len
+
+def change_after(callback):
+    callback()
+    vector.late = 1
 '''
 
 
@@ -251,6 +255,15 @@ def test_what_may_have_changed_is_asked_anew(m: Any) -> None:
     plain.__doc__ = "Changed."
     assert plain.__doc__ == "Changed."
     assert "Changed." in help_text(plain)
+
+
+def test_what_a_callback_saw_may_change_after_it(m: Any) -> None:
+    """The call that called back goes on."""
+    vector = m.vector
+    seen: list[bool] = []
+    m.change_after(spawny.callback(lambda: seen.append("late" in dir(vector))))
+    assert seen == [False]
+    assert "late" in dir(vector)
 
 
 def test_a_scan_meets_proxies_of_the_dead(m: Any) -> None:
