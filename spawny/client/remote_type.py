@@ -17,7 +17,7 @@ from .arguments import with_items
 from .failures import describe_exception
 from .proxy import REMOTE_DOC, ObjectProxy, Reference, has_local_attribute, reference_of
 from .serialize import Unsendable
-from .streams import iterate, iterate_itself, iterator_attribute, next_item
+from .streams import iterate, iterate_backwards, iterate_itself, iterator_attribute, next_item
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ _SPECIALS: dict[str, Callable[..., Any]] = {
     f"__{name}__": _binary_operation(f"__{name}__") for name in _BINARY_NAMES.split()
 }
 _SPECIALS["__iter__"] = iterate
+_SPECIALS["__reversed__"] = iterate_backwards
 _SPECIALS["__exit__"] = _exit
 _SPECIALS["__hash__"] = _hash
 _SPECIALS["__instancecheck__"] = _is_instance

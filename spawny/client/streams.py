@@ -136,9 +136,11 @@ class Stream:
 class RemoteIterator:
     """What `iter()` makes of a proxy: an iterator in the daemon that only its loop knows."""
 
-    __slots__ = ("_proxy", "_stream")
+    __slots__ = ("_iterated", "_proxy", "_stream")
 
-    def __init__(self, proxy: ObjectProxy, stream: Stream) -> None:
+    def __init__(self, iterated: ObjectProxy, proxy: ObjectProxy, stream: Stream) -> None:
+        # As Python's own keep what they iterate over until they are exhausted.
+        self._iterated: ObjectProxy | None = iterated
         self._proxy = proxy  # which keeps the remote iterator alive
         self._stream = stream
 
@@ -146,18 +148,31 @@ class RemoteIterator:
         return self
 
     def __next__(self) -> Any:
-        return self._stream.next_item()
+        try:
+            return self._stream.next_item()
+        except StopIteration:
+            self._iterated = None
+            raise
 
 
 def iterate(self: ObjectProxy) -> Iterator[Any]:
     """`iter(proxy)`."""
+    return _iterate(self, "__iter__")
+
+
+def iterate_backwards(self: ObjectProxy) -> Iterator[Any]:
+    """`reversed(proxy)`."""
+    return _iterate(self, "__reversed__")
+
+
+def _iterate(self: ObjectProxy, name: str) -> Iterator[Any]:
     reference: Reference = reference_of(self)
     # Now, not at the first next(): what is not iterable must say so to iter() itself.
-    proxy = reference.session.request(wire.OPERATE, (reference.oid, "__iter__", ()), wire.KEEP)
+    proxy = reference.session.request(wire.OPERATE, (reference.oid, name, ()), wire.KEEP)
     iterator: Reference = reference_of(proxy)
-    if iterator.count > 1 or iterator.stream is not None:
-        return proxy  # type: ignore[no-any-return]  # others have it, too
-    return RemoteIterator(proxy, Stream(iterator, is_hidden=True))
+    if iterator.count > 1 or iterator.stream is not None or not hasattr(type(proxy), "__next__"):
+        return proxy  # type: ignore[no-any-return]  # others have it, too, or it is none
+    return RemoteIterator(self, proxy, Stream(iterator, is_hidden=True))
 
 
 def iterate_itself(self: ObjectProxy) -> ObjectProxy:

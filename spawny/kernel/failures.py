@@ -11,6 +11,7 @@ A *failure* is what is told of an exception:
     fields   {name: item} of its slots, such as `errno`, `value`, `lineno`
     state    {name: item} of its `__dict__`, notes among them
     repr     its repr, where its class has one of its own
+    tracked  the number of its class, where that came from the other end by value
     members  (message, failures) of an exception group
 
 An item is (value,) where every Python loads it, else (pickle or None, repr). A failure of five
@@ -132,6 +133,9 @@ def _pickles_itself(kind):
 
 def _details(kind, error):
     details = {"lineage": _lineage(kind)}
+    number = _tracked("BY_CLASS").get(kind)
+    if number is not None:
+        details["tracked"] = number
     if _is_group(kind):
         # Not str(error): that counts the members, too.
         details["members"] = error.message, [describe(each) for each in error.exceptions]
@@ -266,7 +270,7 @@ def restore(failure, substitute_base=None):
         error = _attempt(None, pickle.loads, pickled)
     if not isinstance(error, BaseException):
         lineage = details.get("lineage") or (module, qualname, ())
-        kind = _find_class(module, qualname)
+        kind = _tracked("BY_ID").get(details.get("tracked")) or _find_class(module, qualname)
         error = kind and _attempt(None, _make, kind, details, substitute_base)
         if error is None:
             kind = _substitute(lineage, substitute_base)
@@ -285,6 +289,13 @@ def restore(failure, substitute_base=None):
 
 # What a substitute keeps in its `__dict__` that was not the original's.
 _OF_SUBSTITUTES = ("type_name", "remote_message", "remote_traceback", "remote_repr")
+
+
+def _tracked(by):
+    """Classes that travelled by value, as one made in a function does, by their number or the other
+    way round: cloudpickle keeps account of them at both ends, and knows its own when it returns."""
+    cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
+    return getattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_" + by, {})
 
 
 def _find_class(module, qualname):

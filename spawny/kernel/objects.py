@@ -345,8 +345,10 @@ def _has_special(cls, name):
     if name in _REFLECTED and lookup(cls, _REFLECTED[name]) is not MISSING:
         return True
     found = lookup(cls, name)
-    if found is MISSING and name in ("__iter__", "__contains__"):
-        return lookup(cls, "__getitem__") is not MISSING  # what iter() and `in` fall back to
+    if found is MISSING and name in ("__iter__", "__contains__", "__reversed__"):
+        if name == "__reversed__" and lookup(cls, "__len__") is MISSING:
+            return False
+        return lookup(cls, "__getitem__") is not MISSING  # what they fall back to
     return found is not MISSING and found is not None
 
 

@@ -465,3 +465,19 @@ def test_a_failure_is_rebuilt_as_told() -> None:
     local, missing = again.exceptions
     assert (type(local), local.args, local.two) == (Local, (1,), 2)
     assert (type(missing), missing.filename) == (FileNotFoundError, "file")
+
+
+def test_a_class_made_in_a_function_comes_back_as_itself(home: Path) -> None:
+    """It has no name to be found by, but travelled there by value, and is known again."""
+
+    class Own(Exception):
+        pass
+
+    def fail() -> None:
+        raise Own("mine", 3)
+
+    module: Any = spawny.run_script("def call(function):\n    return function()\n")
+    with pytest.raises(Own) as caught:
+        module.call(fail)
+    assert caught.value.args == ("mine", 3)
+    module.terminate_daemon()

@@ -277,6 +277,18 @@ def test_a_scan_meets_proxies_of_the_dead(m: Any) -> None:
         vector.x
 
 
+def test_backwards_takes_few_round_trips(m: Any, trips: Trips) -> None:
+    """In chunks, as forwards; of a sequence without a `__reversed__` of its own, too."""
+    numbers, text = m.numbers, m.text
+    assert list(reversed(numbers)) == [2, 1, 3]
+    assert "".join(reversed(text)) == "olleh"
+    for proxy in (numbers, text):
+        many = spawny.ref(proxy.__mul__)(200)
+        assert trips.of(lambda p=many: list(reversed(p))) <= 8  # type: ignore[misc]
+    with pytest.raises(TypeError, match="not reversible"):
+        reversed(m.integer)
+
+
 # --- what is shown ------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import numbers
 import operator
 import pydoc
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -346,6 +347,19 @@ def test_iteration(m: Any) -> None:
     assert [box.y for box in m.boxes()] == [2, 4]
     generator = m.generate(2)
     assert (next(generator), next(generator), next(generator, "end")) == (0, 1, "end")
+
+
+def test_an_iterator_keeps_what_it_iterates_over(m: Any) -> None:
+    """Until it is exhausted, as Python's do."""
+    for iterate in (iter, reversed):
+        kept = spawny.ref(m.list)("ab")
+        alive = weakref.ref(kept)
+        iterator = iterate(kept)
+        del kept
+        assert len([next(iterator), next(iterator)]) == 2
+        assert alive() is not None
+        assert next(iterator, "end") == "end"
+        assert alive() is None
 
 
 def test_iteration_in_chunks_takes_few_round_trips(m: Any) -> None:
