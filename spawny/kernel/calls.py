@@ -335,7 +335,9 @@ class Calls:
             pending.is_over.wait()
         else:
             self._server.flush_pending()
-            with self._callback_wait(self.running):
+            running = self.running
+            connection = None if running is None else running.connection
+            with self._callback_wait(running), self._server.unread(connection):
                 pending.relief = thread if type(thread) is Relief else None
                 while not (pending.is_over.is_set() or self._server.is_ending):
                     self._server.wait_for(None)

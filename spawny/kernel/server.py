@@ -7,6 +7,7 @@ work by `post`.
 """
 
 import collections
+import contextlib
 import os
 import pickle
 import select
@@ -163,6 +164,21 @@ class Server:
             if connection.fd not in self._waiting:
                 self._receive(connection)
             self._waiting.pop(connection.fd, None)
+
+    @contextlib.contextmanager
+    def unread(self, connection):
+        """Read nothing of this connection in here: its request waits, but not for the client that
+        made it, and what that has sent besides comes after it."""
+        is_read = connection is not None and connection.fd in self._connections
+        if is_read:
+            del self._connections[connection.fd]
+            self._poller.unregister(connection.fd)
+        try:
+            yield
+        finally:
+            if is_read:
+                self._connections[connection.fd] = connection
+                self._poller.register(connection.fd, select.POLLIN)
 
     def _do_posted(self):
         try:

@@ -204,6 +204,27 @@ def test_another_clients_call_may_use_it(m: Any) -> None:
     assert seen == [5]
 
 
+def test_a_call_that_waits_for_another_client_holds_up_what_follows_it(m: Any) -> None:
+    """Calls on one connection are made one after the other, and answered in that order."""
+    other = spawny.attach(spawny.daemon(m).name)
+    seen: list[int] = []
+
+    def slow(n: int) -> None:
+        for i in range(50):  # the daemon is free meanwhile
+            other.identity(i)
+        seen.append(n)
+
+    other.keep(callback(slow))
+    with spawny.batch() as calls:
+        futures = []
+        for n in range(600):  # more than is on its way at once
+            futures.append(calls.call(m.identity, n))
+            if n % 200 == 100:
+                calls.call(m.call_kept, n)
+    assert [future.result() for future in futures] == list(range(600))
+    assert seen == [100, 300, 500]
+
+
 def test_threads_hammer_with_nested_callbacks(m: Any) -> None:
     """Eight threads, three levels each way: every answer is right."""
 
