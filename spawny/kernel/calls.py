@@ -70,7 +70,7 @@ class Calls:
             self._server.drop(connection)
             return False
         number = connection.number + 1
-        running = Running(connection, number, kind)
+        running = Running(connection, number, kind, flags)
         connection.running = self.running = running  # in this order: see interrupt()
         connection.number = number
         connection.referenced.clear()
@@ -266,6 +266,7 @@ class Calls:
             and running.connection is not None
             and running.connection.session is session
             and not running.connection.is_over
+            and not running.flags & wire.ONEWAY  # for which no thread waits there
         )
         if not is_here and session.events is None:
             raise _left(name)

@@ -17,6 +17,7 @@ class Running:
         "connection",
         "number",
         "kind",
+        "flags",
         "outer",
         "request",
         "since",
@@ -24,10 +25,11 @@ class Running:
         "is_cancelled",
     )
 
-    def __init__(self, connection, number, kind):
+    def __init__(self, connection, number, kind, flags=0):
         self.connection = connection
         self.number = number
         self.kind = kind
+        self.flags = flags
         # The request before on this connection, which waits for the callback that made this one.
         self.outer = None if connection is None else connection.running
         self.thread = threading.get_ident()

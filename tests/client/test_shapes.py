@@ -219,6 +219,21 @@ def test_oneway_of_several_threads(m: Any) -> None:
         assert [i for who, i in events if who == name] == list(range(100))
 
 
+def test_a_oneway_call_may_call_back(m: Any) -> None:
+    """At once, on a thread of its own, since none waits for the call; also from a callback."""
+    called = threading.Event()
+    oneway(m.call)(callback(called.set))
+    assert called.wait(30)
+    seen: list[int] = []
+
+    def nested() -> int:
+        oneway(m.call)(callback(lambda: seen.append(m.identity(1))))
+        return int(m.call(callback(lambda: m.identity(2))))
+
+    assert m.call(callback(nested)) == 2
+    assert seen == [1]
+
+
 def test_a_failed_oneway_is_in_the_log(home: Path) -> None:
     """Its traceback is not lost, and costs nothing else."""
     m = spawny.run_script(SCRIPT, output="log")
