@@ -24,6 +24,9 @@ from .floor import Relief
 from .requests import Requests
 from .running import Running
 
+# A client opens its event connection before its first request, but it may not be accepted yet.
+EVENTS_SECONDS = 1.0
+
 
 class Calls:
     """What runs and what waits; `server` moves the bytes."""
@@ -268,7 +271,7 @@ class Calls:
             and not running.connection.is_over
             and not running.flags & wire.ONEWAY  # for which no thread waits there
         )
-        if not is_here and session.events is None:
+        if not is_here and not session.has_events.wait(0 if session.is_over else EVENTS_SECONDS):
             raise _left(name)
         connection = running.connection if is_here else session.events
         reply = None

@@ -248,6 +248,7 @@ class Guard(threading.Thread):
         session.connections.add(connection)
         if role == wire.ROLE_EVENTS:
             session.events = connection
+            session.has_events.set()
             with self._server.state_lock:
                 self._server.listeners = self._server.listeners + [connection]
             self._watch(connection)

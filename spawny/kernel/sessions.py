@@ -32,6 +32,7 @@ class Session:
         self.pickle_protocol = pickle_protocol
         self.connections = set()
         self.events = None  # the connection for what happens between calls
+        self.has_events = threading.Event()
         self.counts = {}  # oid -> references that the client holds
         self.types = set()  # type ids that were described to it
         self.callbacks = None  # functions of its that are in use here

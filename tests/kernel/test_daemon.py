@@ -1,9 +1,10 @@
 """The kernel alone, under every interpreter: what it answers, and what it survives."""
 
+import io
 import pickle
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -46,6 +47,7 @@ class Finalized:
     def __del__(self): print("finalized by", threading.current_thread() is threading.main_thread())
 def finalized(): return Finalized()
 def at_exit(path): atexit.register(lambda: open(path, "w").close())
+def call(f): return f()
 """
 
 
@@ -73,6 +75,25 @@ def call(peer: Peer, name: str, *args: Any) -> Any:
     kind, body = peer.ask(wire.CALL, function(peer, name), args, {})
     assert kind == wire.VALUE, body
     return body
+
+
+class Function(NamedTuple):
+    """A function of the client's, among the arguments of a call."""
+
+    callback_id: int
+    name: str
+
+
+class ArgumentPickler(pickle.Pickler):
+    def persistent_id(self, obj: Any) -> Any:
+        return tuple(obj) if type(obj) is Function else None
+
+
+def send_call(peer: Peer, oid: int, *args: Any, flags: int = 0) -> None:
+    """Send a call among whose arguments are functions of the client's."""
+    buffer = io.BytesIO()
+    ArgumentPickler(buffer, 4).dump((oid, args, {}))
+    peer.sock.sendall(wire.frame(wire.CALL, buffer.getvalue(), flags | wire.WITH_REFERENCES))
 
 
 def wait_busy(daemon: Daemon, what: str) -> dict[str, Any]:
@@ -233,6 +254,20 @@ def test_interrupt_is_for_one_request_only(daemon: Daemon) -> None:
     kind, body = peer.ask(wire.CALL, oid, (5,), {})
     assert (kind, body[2]) == (wire.ERROR, "KeyboardInterrupt")
     assert peer.ask(wire.CALL, oid, (5,), {}) == (wire.VALUE, 5)
+
+
+def test_a_callback_waits_for_the_event_connection(daemon: Daemon) -> None:
+    """A client opens it before its first request, but that may be carried out first."""
+    peer = daemon.peer()
+    send_call(peer, function(peer, "call"), Function(1, "f"), flags=wire.ONEWAY)
+    daemon.link.send("ping", id=7)
+    daemon.link.expect("pong")  # the call has had its time
+    events = Peer(daemon.call_path)
+    events.hello("session", wire.ROLE_EVENTS)
+    kind, _, body = events.frame()
+    assert kind == wire.CALLBACK
+    events.sock.sendall(wire.frame(wire.RETURN, body[: wire.NUMBER.size] + pickle.dumps(1, 4)))
+    assert call(peer, "echo", 5) == 5
 
 
 def test_control_thread_answers_while_the_main_thread_is_busy(daemon: Daemon) -> None:
