@@ -195,7 +195,7 @@ class Session:
         channel: Channel | None = None
         is_nested = False
         try:
-            if self.nested and (channel := self.nested.get(threading.get_ident())) is not None:
+            if self.nested and (channel := self._nested_channel()) is not None:
                 is_nested = True
                 flags |= wire.NESTED
             elif self._oneways:
@@ -232,13 +232,21 @@ class Session:
         finally:
             del failure  # or this frame and the exception's traceback would keep each other alive
 
+    def _nested_channel(self) -> Channel | None:
+        """That of the call whose callback this thread runs, if it does."""
+        channel = self.nested.get(threading.get_ident())
+        if channel is not None:
+            from ..kernel.callbacks import need_room
+
+            need_room()
+        return channel
+
     def borrow(self) -> tuple[Channel, int]:
         """A channel for requests of this thread, and the flags that these need on it."""
-        ident = threading.get_ident()
-        nested = self.nested.get(ident)
+        nested = self._nested_channel()
         if nested is not None:
             return nested, wire.NESTED
-        return self._oneways.pop(ident, None) or self._free_channel(), 0
+        return self._oneways.pop(threading.get_ident(), None) or self._free_channel(), 0
 
     def give_back(self, channel: Channel) -> None:
         """What was borrowed is free again."""
@@ -323,7 +331,7 @@ class Session:
         body, flags = dumps(request, self)
         flags |= wire.ONEWAY
         ident = threading.get_ident()
-        channel = self.nested.get(ident)
+        channel = self._nested_channel()
         if channel is not None:
             flags |= wire.NESTED
         else:

@@ -7,6 +7,9 @@ import weakref
 
 from . import failures, wire
 
+# What is left of the recursion limit where a callback, or a call made in one, is sent off.
+ROOM_FRAMES = 60
+
 
 class RemoteCallback:
     """A function that was passed to `spawny.callback`, in a client."""
@@ -82,6 +85,13 @@ class Pending:
         self.reply = None  # the frame that answered it
         self.relief = None  # that waits for it
         self.is_over = threading.Event()
+
+
+def need_room(frames=ROOM_FRAMES):
+    """Raise the RecursionError of a recursion over both processes here, where nothing is under way
+    yet: in the middle of an exchange one end would take the answer to one for that to another."""
+    if frames:
+        need_room(frames - 1)
 
 
 def number_of(body):

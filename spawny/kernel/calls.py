@@ -262,6 +262,7 @@ class Calls:
 
     def call_back(self, session, callback_id, name, args, kwargs):
         """Run a function of the client of this session, with whatever it calls here meanwhile."""
+        callbacks.need_room()
         running = self.running
         is_here = (
             running is not None
@@ -292,25 +293,37 @@ class Calls:
         """By the thread of the client that waits for this very call."""
         connection = running.connection
         self._server.flush_pending()
-        try:
-            connection.send(frame)
-        except OSError:
-            raise _left(name) from None
-        connection.referenced.clear()
+        raised = None
         with self._callback_wait(running):
             later = collections.deque()
             try:
                 while True:
-                    reply = self._reply(connection, number, later)
-                    if reply is not None:
-                        return reply
-                    self._server.wait_for(connection)
+                    try:
+                        if frame is not None:
+                            data, frame = frame, None
+                            connection.send(data)
+                            connection.referenced.clear()
+                        reply = self._reply(connection, number, later)
+                        if reply is not None:
+                            break
+                        self._server.wait_for(connection)
+                    except (RecursionError, MemoryError):
+                        self._server.drop(connection)
+                        raise
+                    except BaseException as error:
+                        # Of a signal handler of user code, unless the client is gone. It must wait:
+                        # the client is in the callback, and would take an answer for that of a
+                        # call made there.
+                        raised = error
                     if self._server.is_ending:
                         raise KeyboardInterrupt
                     if connection.is_over:
                         raise _left(name)
             finally:
                 connection.frames.extendleft(reversed(later))
+        if raised is not None:
+            raise raised
+        return reply
 
     def _reply(self, connection, number, later):
         """The answer to this callback, if it is among the frames that have come; carries out the

@@ -18,7 +18,8 @@ class Floor:
 
     def __init__(self):
         self._spare = []
-        self._is_back = _baton()
+        self._is_lent = False
+        self._back = None  # released when the floor is given back
 
     def lend(self, job, *args):
         """On the main thread: have a relief do `job(*args)`; returns once it has ended or waits."""
@@ -27,16 +28,28 @@ class Floor:
         self.resume(relief)
 
     def resume(self, relief):
-        """On the main thread: let a relief that waits go on; returns as `lend` does."""
+        """On the main thread: let a relief that waits go on; returns as `lend` does.
+
+        What a signal handler of user code raises meanwhile is raised after that.
+        """
+        raised = None
+        self._is_lent, self._back = True, _baton()
         relief.go.release()
-        self._is_back.acquire()
+        while self._is_lent:
+            try:
+                self._back.acquire()
+            except BaseException as error:
+                raised = error
+        if raised is not None:
+            raise raised
 
     def give_back(self, relief, has_ended=False):
         """On a relief: the floor is the main thread's again; False if the relief may end."""
         is_spare = has_ended and len(self._spare) < SPARE_RELIEFS
         if is_spare:
             self._spare.append(relief)
-        self._is_back.release()
+        back, self._is_lent = self._back, False
+        back.release()
         return is_spare or not has_ended
 
 

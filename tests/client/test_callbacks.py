@@ -1,6 +1,8 @@
 """Functions that run here and are called from a daemon."""
 
 import gc
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ from tests.end_to_end.processes import eventually
 from tests.interpreters import Interpreter
 
 SCRIPT = """
-import threading
+import os, signal, threading, time
 
 class Thing:
     def __init__(self, number):
@@ -56,6 +58,18 @@ def between_calls(f, n):
             except Exception as error:
                 results.append(repr(error))
     threading.Thread(target=run).start()
+inside = []
+def exclusively(with_alarm):
+    inside.append(1)
+    if with_alarm:
+        os.kill(os.getpid(), signal.SIGALRM)
+    time.sleep(0.01)
+    count = len(inside)
+    inside.pop()
+    return count
+def raise_alarm(number, frame):
+    raise LookupError("alarm")
+signal.signal(signal.SIGALRM, raise_alarm)
 def thread_name():
     return threading.current_thread().name
 """
@@ -94,6 +108,62 @@ def test_nested_calls_of_any_depth(home: Path, interpreter: Interpreter) -> None
     assert down(40) == 40
     assert names == {"MainThread"}
     m.terminate_daemon()
+
+
+def test_endless_recursion_over_both_processes(home: Path) -> None:
+    """It is a RecursionError wherever it hits, and no answer is taken for that to another call."""
+    m = spawny.run_script(SCRIPT)
+    thing = m.Thing(1)
+    for pad in range(20):
+
+        def down(n: int, pad: int = pad) -> Any:
+            if pad:
+                return down(n, pad - 1)
+            result = m.down(callback(down), n)
+            assert type(result) is int
+            return result
+
+        with pytest.raises(RecursionError):
+            down(10_000)
+        assert m.identity(pad) == pad
+    assert thing.number == 1
+    m.terminate_daemon()
+
+
+def test_a_signal_handler_there_raises_during_a_callback(
+    home: Path, interpreter: Interpreter
+) -> None:
+    """Its exception is raised when the callback is over, whose calls have their own answers."""
+    m = spawny.run_script(SCRIPT, interpreter.path)
+    got = []
+
+    def nested() -> None:
+        os.kill(spawny.daemon(m).pid, signal.SIGALRM)
+        got.append(m.identity("nested"))
+
+    with pytest.raises(LookupError, match="alarm"):
+        m.call(callback(nested))
+    assert got == ["nested"]
+    assert m.identity("after") == "after"
+    m.terminate_daemon()
+
+
+def test_a_signal_handler_there_raises_while_another_call_runs(m: Any) -> None:
+    """It raises nothing in the other call, and there is still one at a time."""
+    others = [spawny.attach(spawny.daemon(m).name) for _ in range(2)]
+
+    def nested() -> list[int]:
+        assert others[0].exclusively(True) == 1
+        with ThreadPoolExecutor(2) as pool:
+            return [n for each in pool.map(enter_often, others) for n in each]
+
+    def enter_often(other: Any) -> list[int]:
+        return [other.exclusively(False) for _ in range(20)]
+
+    seen: list[int] = []
+    with pytest.raises(LookupError, match="alarm"):
+        m.call(callback(lambda: seen.extend(nested())))
+    assert seen == [1] * 40
 
 
 def test_what_it_raises_is_raised_there(m: Any) -> None:
