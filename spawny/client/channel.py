@@ -153,10 +153,15 @@ class Channel:
         self.send(data)
         return self._spin() or self.answer(number)
 
-    def _exchange_within(self, scope: Scope, number: int, data: bytes) -> Frame:
+    def _exchange_within(
+        self, scope: Scope, number: int, data: bytes, is_sent: bool = False
+    ) -> Frame:
         try:
             if not scope.begin(self, number) or scope.remaining() == 0:
-                raise Overdue(Overdue.NOT_SENT)
+                if not is_sent:
+                    raise Overdue(Overdue.NOT_SENT)
+                is_withdrawn = self.interrupt(number) == "withdrawn"
+                raise Overdue(Overdue.WITHDRAWN if is_withdrawn else Overdue.INTERRUPTED)
             with self._limited(scope):
                 try:
                     self.send(data)
@@ -194,7 +199,8 @@ class Channel:
         """
         sizes: deque[int] = deque()
         sent = pending = 0
-        for _ in requests:
+        for index in range(len(requests)):
+            is_sent = sent > index
             data = []
             while sent < len(requests):
                 kind, body, flags = requests[sent]
@@ -214,7 +220,7 @@ class Channel:
                 self.send(b"".join(data))
                 yield number, self._waiting_answer() or self._spin() or self.answer(number)
             else:
-                yield number, self._exchange_within(scope, number, b"".join(data))
+                yield number, self._exchange_within(scope, number, b"".join(data), is_sent)
             pending -= sizes.popleft()
 
     def _waiting_answer(self) -> Frame | None:
@@ -260,7 +266,7 @@ class Channel:
         is_overdue = False
         while True:
             try:
-                with PassingInterrupts(lambda: bool(self.interrupt(number))):
+                with PassingInterrupts(lambda: self._pass_on(number)):
                     frame = self.next_frame()
             except TimeoutError:
                 if scope is None:
@@ -282,6 +288,13 @@ class Channel:
                 if remaining is not None:
                     remaining = max(LEAST_SECONDS, remaining)
                 self.sock.settimeout(GRACE_SECONDS if is_overdue else remaining)
+
+    def _pass_on(self, number: int) -> bool:
+        """Ctrl-C: interrupt this request. One that has not begun is given up at once."""
+        state = self.interrupt(number)
+        if state == "withdrawn":
+            raise KeyboardInterrupt
+        return bool(state)
 
     def interrupt(self, number: int | None = None) -> str:
         """Raise KeyboardInterrupt in a request, by default the one sent last: "interrupted";

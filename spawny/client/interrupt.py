@@ -17,7 +17,7 @@ _MAIN_THREAD = threading.main_thread().ident
 
 
 class PassingInterrupts:
-    """While entered, Ctrl-C calls `interrupt()`, which says whether the call still ran.
+    """While entered, Ctrl-C calls `interrupt()`, which says whether the call will heed it.
 
     Does nothing outside the main thread (Python handles signals there alone) and where the
     application has a SIGINT handler of its own.

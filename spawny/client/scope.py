@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .channel import Channel
 
 
+# Three years; the system's timers do not count much further.
+FOREVER_SECONDS = 1e8
+
+
 class Scope:
     """Calls in it end when `seconds` have passed since it was entered, or when it is cancelled.
 
@@ -110,4 +114,4 @@ def timeout(seconds: float) -> Scope:
         from ..errors import InvalidRequest
 
         raise InvalidRequest(f"a timeout is a number of seconds, not {seconds!r}")
-    return Scope(seconds)
+    return Scope(seconds if seconds < FOREVER_SECONDS else None)

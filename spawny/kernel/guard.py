@@ -296,7 +296,12 @@ class Guard(threading.Thread):
         del self._by_fd[connection.fd]
         if connection.on_drained is None:
             self._poller.unregister(connection.fd)
-        self._by_id.pop(connection.connection_id, None)
+        # A request of it that still runs may be interrupted, if its client has given up the wait.
+        self._by_id = {
+            number: each
+            for number, each in self._by_id.items()
+            if each.running is not None or each.fd in self._by_fd
+        }
         connection.is_over = True
         session = connection.session
         if connection is self._link:

@@ -47,6 +47,11 @@ def call_and_sleep(f):
     time.sleep(60)
 def fail(n):
     raise ValueError(n)
+def hold_lock_then_spin(seconds):
+    import ctypes
+    ctypes.PyDLL(None).sleep(seconds)  # unlike CDLL, it keeps the interpreter's lock
+    while True:
+        pass
 class Local:
     pass
 def make():
@@ -137,9 +142,25 @@ def test_a_limit_during_a_callback(m: Any) -> None:
     assert m.identity(1) == 1
 
 
-def test_what_is_no_time_is_refused() -> None:
+@pytest.mark.parametrize("seconds", ["1", -1, True, float("nan")])
+def test_what_is_no_time_is_refused(seconds: Any) -> None:
     with pytest.raises(spawny.InvalidRequest):
-        timeout("1")  # type: ignore[arg-type]
+        timeout(seconds)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e300])
+def test_a_limit_of_for_ever_is_none(m: Any, seconds: float) -> None:
+    with timeout(seconds):
+        assert m.identity(1) == 1
+
+
+def test_an_interrupt_comes_after_code_that_keeps_the_lock(m: Any, tmp_path: Path) -> None:
+    """C code that kept Python from running there is followed by the interrupt, though the client
+    has given up its wait by then."""
+    with pytest.raises(CallTimeout), timeout(0.1):
+        m.hold_lock_then_spin(5)
+    with timeout(30):
+        assert m.identity(1) == 1
 
 
 # --- cancellation ---
@@ -346,6 +367,37 @@ def test_a_batch_is_for_one_daemon(m: Any) -> None:
     with pytest.raises(spawny.InvalidRequest, match="one daemon"), batch() as b:
         b.call(m.note, 1)
         b.call(other.note, 1)
+
+
+def test_ctrl_c_gives_up_a_turn_at_once(home: Path, tmp_path: Path) -> None:
+    """A call that waits for another client's is withdrawn, and does not wait any longer."""
+    path = tmp_path / "go"
+    m = spawny.run_script(SCRIPT, name="shared")
+    note = m.note  # to be looked up while nobody is in the way
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(lambda: m.stubborn(str(path)))
+        assert eventually(lambda: Path(f"{path}.begun").exists())
+        script = """
+            import os, signal, threading, spawny
+            from spawny.client.channel import Channel
+            m = spawny.attach("shared")
+            wait = Channel.answer
+            def answer(self, *args):  # once it waits
+                threading.Timer(0, os.kill, (os.getpid(), signal.SIGINT)).start()
+                return wait(self, *args)
+            Channel.answer = answer
+            try:
+                m.terminate
+            except KeyboardInterrupt:
+                print("given up", flush=True)
+        """
+        with Script(script) as client:
+            assert client.until("given") == "given up"
+        path.touch()
+        assert busy.result() == "done"
+    note(1)
+    assert m.events == [1]
+    m.terminate_daemon()
 
 
 def test_ctrl_c_ends_a_batch(m: Any, tmp_path: Path) -> None:
