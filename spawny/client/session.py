@@ -69,6 +69,7 @@ class Session:
         self.name = name
         self.path = path
         self.started: dict[str, Any] = {}  # what the daemon says of itself, see kernel/guard.py
+        self._attached: dict[str, Any] = {}  # the same, of the run that our references are of
         self.session_id = os.urandom(8).hex()
         self.parent_id: str | None = None
         self.pickle_protocol = 4
@@ -100,7 +101,7 @@ class Session:
     @property
     def run(self) -> tuple[str, int]:
         """Tells this run of the daemon from those before and after a restart."""
-        return self.started["token"], self.started["pid"]
+        return _run_of(self.started)
 
     # --- its beginning ---
 
@@ -137,6 +138,7 @@ class Session:
     def wait_ready(self, channel: Channel) -> ObjectProxy:
         """Wait for the definition; the root's proxy, or the definition's exception raised."""
         root = self._ready(channel)
+        self._attached = self.started
         self._pool.append(channel)
         return self.proxy(*root)
 
@@ -188,7 +190,7 @@ class Session:
         call came, and it is never repeated. Raises `SerializationError` before anything is sent.
         """
         if self.gone is not None:
-            self._come_back(request)
+            self.come_back(request)
         self.generation += kind != wire.INSPECT
         body, body_flags = dumps(request, self)
         scope = current_scope.get()
@@ -214,7 +216,7 @@ class Session:
             if answer == wire.REFERENCE:
                 return self.proxy(*pickle.loads(body))
             failure = self.remote_exception(body)
-        except _AnswerUnusable as unusable:
+        except AnswerUnusable as unusable:
             raise unusable.error from unusable.__cause__
         except BaseException as error:
             broken, channel = channel, None  # there is nothing to give back
@@ -326,7 +328,7 @@ class Session:
         later.
         """
         if self.gone is not None:
-            self._come_back(request)
+            self.come_back(request)
         self.generation += 1
         body, flags = dumps(request, self)
         flags |= wire.ONEWAY
@@ -353,6 +355,12 @@ class Session:
     def _new_channel(self) -> Channel:
         try:
             channel = self.connect()
+            if self.run != _run_of(self._attached):
+                # It died and was started anew, and nobody here has noticed, as in a forked child:
+                # the numbers that we have for objects are others' there.
+                channel.close()
+                self.started = self._attached
+                raise ChannelClosed
             if self._events is None:
                 self.listen()  # in a forked child
         except CallTimeout:
@@ -372,7 +380,7 @@ class Session:
         elif self._released:
             background.collected.put(self)
 
-    def _come_back(self, request: tuple[Any, ...]) -> None:
+    def come_back(self, request: tuple[Any, ...]) -> None:
         """Attach anew for a root's proxy: to the daemon that runs under this name now, if any."""
         if request[0] != wire.ROOT or not self._may_come_back:
             raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
@@ -394,6 +402,7 @@ class Session:
                 f" ({now['summary']}): attach to it anew"
             )
         _, type_id, _, description = self._ready(channel)
+        self._attached = self.started
         self._types[type_id] = RemoteType(description)
         try:
             self.listen()
@@ -418,7 +427,7 @@ class Session:
                 return pickle.loads(body)
             except Exception as error:  # (a copy that was asked for: nothing else could fail)
                 text = f"what was copied from daemon {self.name!r} does not load here: {error}"
-                raise _AnswerUnusable(errors.SerializationError(text)) from error
+                raise AnswerUnusable(errors.SerializationError(text)) from error
         try:
             value = pickle.loads(body)
         except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
@@ -443,7 +452,7 @@ class Session:
             return ResultUnpickler(body, self).load()
         if answer == wire.REFERENCE:
             return self.proxy(*pickle.loads(body))
-        raise _AnswerUnusable(self.remote_exception(body))
+        raise AnswerUnusable(self.remote_exception(body))
 
     def remote_exception(self, body: bytes) -> BaseException:
         """The exception of an ERROR frame: its real class where that loads here."""
@@ -630,7 +639,7 @@ class Epitaph:
     def __init__(self, name: str, started: dict[str, Any], reason: str) -> None:
         self.name = name
         self.started = started
-        self.run = started["token"], started["pid"]
+        self.run = _run_of(started)
         self.gone = reason
         self.generation = -2  # nothing that was known of its objects holds any more
         self.nested: dict[int, Channel] = {}
@@ -641,6 +650,9 @@ class Epitaph:
     def send_oneway(self, kind: int, request: tuple[Any, ...]) -> None:
         self.request(kind, request)
 
+    def come_back(self, request: tuple[Any, ...]) -> None:
+        self.request(wire.CALL, request)
+
     def release(self, entry: ProxyRef) -> None:
         """There is nothing to release any more."""
 
@@ -648,11 +660,15 @@ class Epitaph:
         """Nor anything to leave."""
 
 
-class _AnswerUnusable(Exception):
+class AnswerUnusable(Exception):
     """An error to raise after the channel was given back."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+
+
+def _run_of(started: dict[str, Any]) -> tuple[str, int]:
+    return started["token"], started["pid"]
 
 
 def _operation_name(kind: int | None, request: tuple[Any, ...]) -> str:

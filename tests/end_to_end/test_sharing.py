@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import spawny
-from tests.end_to_end.processes import PATIENCE_SECONDS, Script, is_gone, pause
+from tests.end_to_end.processes import PATIENCE_SECONDS, Script, is_gone, kill, pause
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -141,6 +141,37 @@ def test_forked_child_outlives_the_parents_proxies() -> None:
         assert client.until("child") == f"child {pid}"
         client.end()
         assert is_gone(pid)
+
+
+def test_forked_child_of_a_daemon_that_was_started_anew() -> None:
+    """Its references are of the daemon before, and mean no object of the one that runs now."""
+    module = spawny.run_script(ECHO, name="anew", restart="always")
+    counter = module.make()
+    go_read, go_write = os.pipe()
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        said = ""
+        try:
+            os.read(go_read, 1)
+            try:
+                said = f"{counter.add(1)}"
+            except spawny.DaemonDied:
+                said = f"died, then {module.make().add(1)}"
+        finally:
+            os.write(write, said.encode())
+            os._exit(0)
+    kill(spawny.daemon(module).pid)
+    with pytest.raises(spawny.DaemonDied):
+        counter.add(1)
+    others = [module.make() for _ in range(5)]
+    os.write(go_write, b"!")
+    assert os.read(read, 100) == b"died, then 1"
+    os.waitpid(child, 0)
+    assert [each.add(1) for each in others] == [1] * 5
+    module.terminate_daemon()
+    for fd in (go_read, go_write, read, write):
+        os.close(fd)
 
 
 def test_daemon_that_forks_does_not_keep_its_clients_waiting() -> None:
