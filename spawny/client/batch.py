@@ -3,39 +3,61 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections import deque
 from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, StaleReference
 from ..kernel import wire
 from .channel import Overdue
 from .proxy import ObjectProxy, method_target, reference_of
 from .scope import current
 from .serialize import dumps
+from .session import AnswerUnusable
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any
 
+    from .channel import Channel
     from .session import Session
+
+    # (its future, the request, the same for messages, the proxy: kept alive until it was called)
+    _Call = tuple[Future[Any], tuple[int, bytes, int], tuple[int, tuple[Any, ...]], ObjectProxy]
+
+
+class BatchFuture(Future[Any]):
+    """Whoever leaves the block late must not wait in it for what only comes after."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__()
+        self._batch = batch
+
+    def result(self, timeout: float | None = None) -> Any:
+        self._batch.check_sent()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._batch.check_sent()
+        return super().exception(timeout)
 
 
 class Batch:
     """Collects calls, and makes them when its `with` block ends; made by `spawny.batch`."""
 
     def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._is_over = False
         self._session: Session | None = None
-        self._requests: list[tuple[int, bytes, int]] = []
-        self._named: list[tuple[int, tuple[Any, ...]]] = []  # the same, for messages
-        self._futures: list[Future[Any]] = []
-        self._targets: list[ObjectProxy] = []  # kept alive until they were called
+        self._run_of_session: tuple[str, int] | None = None
+        self._calls: list[_Call] = []
 
     def call(self, callable_proxy: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Add a call; its future is done when the block has ended.
 
         The arguments are pickled now. Raises `SerializationError` where they cannot be.
         """
+        self._check_open()
         if not issubclass(type(callable_proxy), ObjectProxy):
             raise InvalidRequest(f"{type(callable_proxy).__name__} object is no proxy")
         reference = reference_of(callable_proxy)
@@ -50,16 +72,27 @@ class Batch:
         else:
             kind, request = wire.METHOD, (reference.oid, target[1], args, kwargs)  # type: ignore[assignment]
         if session.gone is not None:
-            session.request(kind, request)  # raises, or comes back and has made the call
+            session.come_back(request)
+        if self._run_of_session is None:
+            self._run_of_session = session.run
         body, flags = dumps(request, session)  # type: ignore[arg-type]
-        future: Future[Any] = Future()
-        self._requests.append((kind, body, flags | wire.PIPELINED))
-        self._named.append((kind, request))
-        self._futures.append(future)
-        self._targets.append(callable_proxy)
+        future = BatchFuture(self)
+        self._calls.append(
+            (future, (kind, body, flags | wire.PIPELINED), (kind, request), callable_proxy)
+        )
         return future
 
+    def check_sent(self) -> None:
+        """Raise where its own thread would wait for ever for a result."""
+        if not self._is_over and threading.get_ident() == self._thread:
+            raise InvalidRequest("the calls of a batch are made when its `with` block ends")
+
+    def _check_open(self) -> None:
+        if self._is_over:
+            raise InvalidRequest("this batch is over; make another one")
+
     def __enter__(self) -> Batch:
+        self._check_open()
         return self
 
     def __exit__(
@@ -68,23 +101,31 @@ class Batch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._is_over = True
+        calls, self._calls = self._calls, []
         if error is not None:
-            for future in self._futures:
+            for future, *_ in calls:
                 future.cancel()
         elif self._session is not None:
-            self._run(self._session)
+            self._run(self._session, calls)
 
-    def _run(self, session: Session) -> None:
+    def _run(self, session: Session, calls: list[_Call]) -> None:
+        calls = [each for each in calls if each[0].set_running_or_notify_cancel()]
         scope = current.get()
-        channel, flags = session.borrow()
-        requests = [(kind, body, each | flags) for kind, body, each in self._requests]
+        channel: Channel | None = None
         unloaded: list[tuple[int, Future[Any]]] = []
         was_held = False
-        waiting = deque(zip(self._futures, self._named, strict=True))
+        waiting = deque(calls)
         is_intact = False
         try:
+            if session.gone is not None or session.run != self._run_of_session:
+                raise StaleReference(
+                    f"daemon {session.name!r} has ended since this batch was begun: make it anew"
+                )
+            channel, flags = session.borrow()
+            requests = [(kind, body, each | flags) for _, (kind, body, each), *_ in calls]
             for number, (answer, answer_flags, body) in channel.pipeline(requests, scope):
-                future, _ = waiting[0]
+                future = waiting[0][0]
                 if answer == wire.ERROR:
                     raised = session.remote_exception(body)
                     if scope is not None and scope.is_over():
@@ -103,21 +144,24 @@ class Batch:
                 waiting.popleft()
             # Only now: a request in between would come after those that are on their way.
             for number, future in unloaded:
-                future.set_result(session.held(channel, number, flags))
+                try:
+                    future.set_result(session.held(channel, number, flags))
+                except AnswerUnusable as unusable:
+                    future.set_exception(unusable.error)
             if was_held:
                 channel.send(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
             is_intact = True
         except BaseException as error:
-            kind, request = waiting[0][1] if waiting else (wire.HELD, ())
+            kind, request = waiting[0][2] if waiting else (wire.HELD, ())
             reason = session.broken(channel, error, scope, kind, request)
-            for future in self._futures:
+            for future, *_ in calls:
                 if not future.done():
                     future.set_exception(reason)
             if reason is error:
                 raise
             raise reason from None
         finally:
-            if is_intact:
+            if channel is not None and is_intact:
                 session.give_back(channel)
 
 

@@ -63,7 +63,8 @@ class Calls:
         """Carry out one request and answer it; False when its connection is over."""
         if kind == wire.RELEASE:
             connection.held = None
-            connection.kept.clear()
+            if connection.running is None:  # else it is from a callback that one of a batch makes
+                connection.kept.clear()
             return self._release(connection, body)
         if kind in (wire.RETURN, wire.RAISE):
             return True  # of a callback that nobody waits for any more

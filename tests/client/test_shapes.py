@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import spawny
-from spawny import CallCancelled, CallTimeout, batch, callback, oneway, timeout
+from spawny import CallCancelled, CallTimeout, StaleReference, batch, callback, oneway, ref, timeout
+from spawny.client.proxy import reference_of
 from spawny.client.scope import Scope
 from tests.end_to_end.processes import Script, eventually, kill
 from tests.interpreters import Interpreter
@@ -360,6 +361,80 @@ def test_a_batch_whose_daemon_dies(m: Any) -> None:
         last = b.call(module.os.kill, module.pid(), signal.SIGKILL)
     assert first.result() == 1
     assert isinstance(last.exception(), spawny.DaemonDied)
+
+
+def test_a_batch_is_sent_once(m: Any) -> None:
+    """It takes no calls when it is over, nor may its block be entered again."""
+    with batch() as b:
+        b.call(m.note, 1)
+    with pytest.raises(spawny.InvalidRequest, match="is over"):
+        b.call(m.note, 2)
+    with pytest.raises(spawny.InvalidRequest, match="is over"), b:
+        pass
+    assert m.events == [1]
+
+
+def test_a_result_wanted_within_the_batch(m: Any) -> None:
+    """Says when there will be one, rather than wait for ever; another thread may wait."""
+    with ThreadPoolExecutor(1) as pool, batch() as b:
+        future = b.call(m.identity, 1)
+        with pytest.raises(spawny.InvalidRequest, match="with"):
+            future.result()
+        elsewhere = pool.submit(future.result)
+    assert elsewhere.result() == future.result() == 1
+
+
+def test_a_call_of_a_batch_that_is_cancelled(m: Any) -> None:
+    """It is not made; the others are."""
+    with batch() as b:
+        futures = [b.call(m.note, n) for n in range(3)]
+        assert futures[1].cancel()
+    assert [each.result() for each in futures if not each.cancelled()] == [1, 2]
+    assert m.events == [0, 2]
+
+
+def test_a_batch_for_a_daemon_that_was_started_anew(home: Path) -> None:
+    """A call is made once there; one of an object of the run before is not made at all."""
+    root = spawny.run_object([], name="anew", restart="always")
+    thing = ref(root.__iter__)()
+    kill(spawny.daemon(root).pid)
+    with pytest.raises(spawny.DaemonDied):
+        root.append(0)
+    with batch() as b:
+        b.call(root.append, 1)
+    assert root == [1]
+    with pytest.raises(StaleReference), batch() as b:
+        b.call(thing.__next__)
+    with pytest.raises(StaleReference), batch() as b:
+        future = b.call(root.append, 2)
+        kill(spawny.daemon(root).pid)
+        with pytest.raises(spawny.DaemonDied):
+            root.append(0)
+        assert root == []
+    assert isinstance(future.exception(), StaleReference)
+    assert root == []
+    root.terminate_daemon()
+
+
+def test_what_does_not_load_of_a_batch_whose_callbacks_call(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes as a proxy, though the references that the calls give back pass it on the way."""
+    (tmp_path / "there.py").write_text("class There:\n    n = 7\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    m = spawny.run_script(SCRIPT + "from there import There\n")
+    monkeypatch.undo()
+
+    def release() -> None:
+        m.make()
+        reference_of(m).session._released.append((10**9, 1))  # as of a collected proxy
+        m.identity(1)
+
+    with batch() as b:
+        first = b.call(m.There)
+        b.call(m.call, callback(release))
+    assert first.result().n == 7
+    m.terminate_daemon()
 
 
 def test_a_batch_is_for_one_daemon(m: Any) -> None:
