@@ -96,7 +96,8 @@ def facts(obj, has_self=False, depth=0):
     elif isinstance(obj, objects.ALWAYS_REFERENCES) and depth < DEPTH_LIMIT:
         for name in ("__func__", "__code__", "__wrapped__") + ("__self__",) * has_self:
             part = _attempt(None, getattr, obj, name)
-            if isinstance(part, objects.ALWAYS_REFERENCES) or name == "__self__" and part:
+            is_owner = name == "__self__" and part is not None
+            if is_owner or isinstance(part, objects.ALWAYS_REFERENCES):
                 told["objects"][name] = Kept(part), facts(part, depth=depth + 1)
     return told
 
@@ -118,7 +119,7 @@ def _texts(obj):
             texts[name] = None if value is None else str.__str__(value)
     for name in _MAPPINGS:
         value = _attempt(_NO_TEXT, getattr, obj, name)
-        if value is None or value == {}:
+        if value is None or type(value) is dict and not value:
             texts[name] = value
     return texts
 

@@ -76,6 +76,17 @@ vector = Vector(3, 4)
 bare = Bare()
 builtin = len
 
+class Ambiguous:
+    """Neither true nor false, as arrays are."""
+    def __bool__(self):
+        raise ValueError("it is ambiguous")
+    def method(self, x):
+        pass
+
+method_of_ambiguous = Ambiguous().method
+ambiguously_annotated = Bare()
+ambiguously_annotated.__annotations__ = type("Odd", (), {"__eq__": lambda *_: Ambiguous()})()
+
 def change_after(callback):
     callback()
     vector.late = 1
@@ -358,6 +369,13 @@ def test_kinds(m: Any) -> None:
     assert m.vector.unit.__self__ is m.Vector
     assert m.vector.length.__func__ is m.Vector.length
     assert m.vector.length.__qualname__ == "Vector.length"
+
+
+def test_what_is_neither_true_nor_false_is_inspected(m: Any) -> None:
+    """Nobody asks an object for its truth that was asked for what it is like."""
+    assert str(inspect.signature(m.method_of_ambiguous)) == "(x)"
+    assert "method" in dir(m.method_of_ambiguous.__self__)
+    assert "method" in dir(m.ambiguously_annotated)
 
 
 def test_help_shows_the_class(m: Any) -> None:
