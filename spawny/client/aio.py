@@ -56,7 +56,7 @@ async def iterate(proxy: Any) -> AsyncIterator[Any]:
     iterator = await _in_line(proxy, lambda: iter(proxy))
     stream = iterator._stream if type(iterator) is RemoteIterator else None
     while True:
-        if stream is not None and stream.batch:
+        if stream is not None and stream.chunk:
             yield next(iterator)  # it came in one chunk with the last
             continue
         item = await _in_line(proxy, lambda: next(iterator, _END))

@@ -38,7 +38,7 @@ COLLECTION_ITERATORS = re.compile(
 )
 
 
-class Batch(deque):  # type: ignore[type-arg]
+class Chunk(deque):  # type: ignore[type-arg]
     """Items that were fetched and not used yet."""
 
     received = 0  # items that came from this iterator until now
@@ -48,7 +48,7 @@ class Batch(deque):  # type: ignore[type-arg]
 class Stream:
     """The near end of an iterator in a daemon. Any number of threads may share it."""
 
-    __slots__ = ("_is_hidden", "_lock", "_most", "_reference", "_wary", "_wary_left", "batch")
+    __slots__ = ("_is_hidden", "_lock", "_most", "_reference", "_wary", "_wary_left", "chunk")
 
     def __init__(self, reference: Reference, *, is_hidden: bool) -> None:
         remote_type = reference.remote_type
@@ -63,35 +63,35 @@ class Stream:
         self._wary, self._wary_left = WARY_ITEMS, 0
         # Not plain: a callback of the iterator's may ask for its next item, and is told off there.
         self._lock = threading.RLock()
-        self.batch = Batch()
+        self.chunk = Chunk()
 
     def next_item(self) -> Any:
         """The next item, or the exception that stands in its place raised."""
         try:
-            return self.batch.popleft()
+            return self.chunk.popleft()
         except IndexError:
             pass
         with self._lock:
-            if self.batch:  # another thread was quicker
-                return self.batch.popleft()
-            if self.batch.ending is None:
-                batch = self._fetch()
+            if self.chunk:  # another thread was quicker
+                return self.chunk.popleft()
+            if self.chunk.ending is None:
+                chunk = self._fetch()
                 # Seen by others, and counted as received, with one assignment: whenever Ctrl-C
                 # comes, either all of it is here or the daemon gives it again.
-                if batch:
-                    item = batch.popleft()
-                    self.batch = batch
+                if chunk:
+                    item = chunk.popleft()
+                    self.chunk = chunk
                     return item
-                self.batch = batch
+                self.chunk = chunk
             raise self._take_ending()
 
     def _take_ending(self) -> BaseException:
-        ending, self.batch.ending = self.batch.ending, None
+        ending, self.chunk.ending = self.chunk.ending, None
         assert ending is not None
         return ending
 
-    def _fetch(self) -> Batch:
-        reference, received = self._reference, self.batch.received
+    def _fetch(self) -> Chunk:
+        reference, received = self._reference, self.chunk.received
         items, (failure, has_returned, is_late) = reference.session.request(
             wire.NEXT,
             (reference.oid, max(self._most, 1), READ_AHEAD_SECONDS, received, self._is_hidden),
@@ -102,11 +102,11 @@ class Stream:
             ending = StopIteration() if value is None else StopIteration(value)
         elif failure is not None:
             ending = remote_exception(failure)
-        batch = Batch(items)
-        batch.received = received + len(items)
-        batch.ending = ending
+        chunk = Chunk(items)
+        chunk.received = received + len(items)
+        chunk.ending = ending
         self._grow(len(items), is_late)
-        return batch
+        return chunk
 
     def _grow(self, came: int, is_late: bool) -> None:
         if self._most == 0:
@@ -124,13 +124,13 @@ class Stream:
         than asking for the next item is about to happen to the iterator."""
         with self._lock:
             self._most = 0
-            batch = self.batch
-            if batch or batch.ending is not None:
-                used = batch.received - len(batch)
+            chunk = self.chunk
+            if chunk or chunk.ending is not None:
+                used = chunk.received - len(chunk)
                 reference = self._reference
                 reference.session.request(wire.PUTBACK, (reference.oid, used))
-                self.batch = Batch()
-                self.batch.received = used
+                self.chunk = Chunk()
+                self.chunk.received = used
 
 
 class RemoteIterator:
