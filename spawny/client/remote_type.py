@@ -30,7 +30,6 @@ _UNNAMED_TYPES = {
     if isinstance(each, type) and each.__module__ == "builtins"
 }
 
-
 # Kinds of methods that are not the names of what one gets for them.
 _BOUND_KINDS = {"classmethod": "method", "builtin classmethod": "builtin_function_or_method"}
 
@@ -246,9 +245,13 @@ def _make_proxy_class(qualname: str, description: dict[str, Any]) -> type[Object
     proxy_class = type(f"ObjectProxy[{qualname}]", (ObjectProxy,), namespace)
     for module, name in description["collections"]:
         # Registering is also what makes `match` take it for one.
-        if module != "collections.abc":
-            import numbers as abstract  # the only others that there are
-        else:
-            abstract = collections.abc  # type: ignore[misc]
-        getattr(abstract, name).register(proxy_class)
+        _abstract_class(module, name).register(proxy_class)
     return proxy_class
+
+
+def _abstract_class(module: str, name: str) -> Any:
+    if module == "collections.abc":
+        return getattr(collections.abc, name)
+    import numbers  # the only others that there are
+
+    return getattr(numbers, name)
