@@ -1,5 +1,6 @@
 """Functions of clients, as user code in the daemon has them: calling one runs it in its client."""
 
+import functools
 import io
 import pickle
 import threading
@@ -50,7 +51,7 @@ class Callbacks:
             if callback is None:
                 callback = RemoteCallback(self._calls, self._session, callback_id, name)
                 # One that is gone has its count on its way to the client already.
-                gone = lambda reference: self._gone(callback_id, reference)  # noqa: E731
+                gone = functools.partial(self._gone, callback_id)
                 entry = self._known[callback_id] = [weakref.ref(callback, gone), 0]
             entry[1] += 1
             return callback
