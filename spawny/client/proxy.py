@@ -268,7 +268,6 @@ def attach_again(name: str, run: tuple[str, int] | None = None, oid: int = wire.
     from .launch import attach
     from .session import session_of
 
-    root = None
     session: Session | Epitaph | None = session_of(name, run)
     if session is None:
         root = attach(name)  # kept until there is another proxy: its session lives as long
