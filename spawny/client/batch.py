@@ -122,6 +122,8 @@ class Batch:
                 raise StaleReference(
                     f"daemon {session.name!r} has ended since this batch was begun: make it anew"
                 )
+            if scope is not None and scope.is_over():
+                raise Overdue(Overdue.NOT_SENT)
             channel, flags = session.borrow()
             requests = [(kind, body, each | flags) for _, (kind, body, each), *_ in calls]
             for number, (answer, answer_flags, body) in channel.pipeline(requests, scope):

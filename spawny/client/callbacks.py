@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-from ..errors import InvalidRequest
+from ..errors import CallCancelled, InvalidRequest
 from ..kernel import wire
 from .failures import describe_exception
 from .serialize import ResultUnpickler, dumps
@@ -118,7 +118,10 @@ class Callbacks:
                 nested[ident] = outer
         if channel.sock.fileno() < 0:
             # A call that it made was given up, and the one that waits for it with that.
-            raise error or KeyboardInterrupt
+            raise error or CallCancelled(
+                f"a call in daemon {self._session.name!r} was given up, since one that its callback"
+                " made did not end when it was interrupted"
+            )
         channel.send(reply)
 
     def serve_between_calls(self, send: Callable[[bytes], None], flags: int, body: bytes) -> None:

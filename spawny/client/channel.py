@@ -162,11 +162,7 @@ class Channel:
                     raise Overdue(Overdue.NOT_SENT)
                 is_withdrawn = self.interrupt(number) == "withdrawn"
                 raise Overdue(Overdue.WITHDRAWN if is_withdrawn else Overdue.INTERRUPTED)
-            with self._limited(scope):
-                try:
-                    self.send(data)
-                except TimeoutError:
-                    raise Overdue(Overdue.NOT_SENT) from None  # not all of it: it will not begin
+            self.send_within(scope, data)
             # Not with a timeout: then a socket waits even if told not to.
             frame = self._waiting_answer() or self._spin()
             if frame is None:
@@ -238,6 +234,17 @@ class Channel:
                 sock.sendall(memoryview(data)[sent:])
         except OSError as error:
             raise _reason(error) from error
+
+    def send_within(self, scope: Scope | None, data: bytes) -> None:
+        """The same, but raises `Overdue` where the scope ends before all of it was taken."""
+        if scope is None:
+            self.send(data)
+            return
+        with self._limited(scope):
+            try:
+                self.send(data)
+            except TimeoutError:
+                raise Overdue(Overdue.NOT_SENT) from None  # not all of it: it will not begin
 
     def _spin(self) -> Frame | None:
         """The answer, if it is a matter of microseconds."""

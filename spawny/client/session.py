@@ -192,8 +192,10 @@ class Session:
         if self.gone is not None:
             self.come_back(request)
         self.generation += kind != wire.INSPECT
-        body, body_flags = dumps(request, self)
         scope = current_scope.get()
+        if scope is not None and scope.is_over():
+            raise self._overdue(scope, kind, request, Overdue.NOT_SENT)
+        body, body_flags = dumps(request, self)
         channel: Channel | None = None
         is_nested = False
         try:
@@ -330,6 +332,9 @@ class Session:
         if self.gone is not None:
             self.come_back(request)
         self.generation += 1
+        scope = current_scope.get()
+        if scope is not None and scope.is_over():
+            raise self._overdue(scope, kind, request, Overdue.NOT_SENT)
         body, flags = dumps(request, self)
         flags |= wire.ONEWAY
         ident = threading.get_ident()
@@ -342,9 +347,16 @@ class Session:
             if channel is None:
                 channel = self._oneways[ident] = self._free_channel()
             channel.number += 1
-            channel.send(wire.frame(kind, body, flags))
+            channel.send_within(scope, wire.frame(kind, body, flags))
         except ChannelClosed as closed:
             raise self._died(kind, request) from closed
+        except BaseException as error:
+            # Half of it may have been sent; the calls before it are carried out all the same.
+            self._oneways.pop(ident, None)
+            self._discard(channel)
+            if isinstance(error, Overdue) and scope is not None:
+                raise self._overdue(scope, kind, request, error.how) from None
+            raise
 
     def _free_channel(self) -> Channel:
         try:

@@ -135,9 +135,11 @@ def test_a_signal_handler_there_raises_during_a_callback(
 ) -> None:
     """Its exception is raised when the callback is over, whose calls have their own answers."""
     m = spawny.run_script(SCRIPT, interpreter.path)
+    other = spawny.attach(spawny.daemon(m).name)
     got = []
 
     def nested() -> None:
+        other.identity(1)  # so that it has begun to wait, for whatever comes
         os.kill(spawny.daemon(m).pid, signal.SIGALRM)
         got.append(m.identity("nested"))
 

@@ -143,6 +143,23 @@ def test_a_limit_during_a_callback(m: Any) -> None:
     assert m.identity(1) == 1
 
 
+def test_a_callback_whose_time_is_over_may_go_on(m: Any, tmp_path: Path) -> None:
+    """A call that is not begun costs nothing; one that does not end costs the call around it."""
+
+    def late(seconds: float, function: Any, *args: Any) -> str:
+        with pytest.raises(CallTimeout), timeout(seconds):
+            function(*args)
+        return "went on"
+
+    identity, stubborn = m.identity, m.stubborn
+    assert m.call(callback(lambda: late(0, identity, 1))) == "went on"
+    path = tmp_path / "go"
+    with pytest.raises(CallCancelled, match="callback"):
+        m.call(callback(lambda: late(0.1, stubborn, str(path))))
+    path.touch()
+    assert m.identity(1) == 1
+
+
 @pytest.mark.parametrize("seconds", ["1", -1, True, float("nan")])
 def test_what_is_no_time_is_refused(seconds: Any) -> None:
     with pytest.raises(spawny.InvalidRequest):
@@ -239,6 +256,22 @@ def test_oneway_of_several_threads(m: Any) -> None:
     events = spawny.value(m.events)
     for name in range(4):
         assert [i for who, i in events if who == name] == list(range(100))
+
+
+def test_a_oneway_call_that_is_not_taken_in_time(m: Any, tmp_path: Path) -> None:
+    """It is not made, though half of it was sent; what was sent before and comes after is."""
+    begun = tmp_path / "begun"
+    oneway(m.note)(1)
+    note = m.note
+    oneway(m.touch_and_wait)(str(begun))
+    assert eventually(begun.exists)
+    with pytest.raises(CallTimeout, match="not begun"), timeout(0.2):
+        oneway(note)(b"x" * 10_000_000)
+    with pytest.raises(CallTimeout, match="not begun"), timeout(0):
+        oneway(note)(2)
+    assert spawny.daemon(m).interrupt()
+    assert note(3) == 2
+    assert m.events == [1, 3]
 
 
 def test_a_oneway_call_may_call_back(m: Any) -> None:
