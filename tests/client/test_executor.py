@@ -5,7 +5,8 @@ import operator
 import os
 import signal
 import time
-from concurrent.futures import BrokenExecutor, wait
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
 
 import pytest
 
@@ -139,18 +140,19 @@ def test_options_of_the_daemons() -> None:
         Executor(1, nmae="x")  # type: ignore[call-arg]
 
 
-def test_what_is_queued_can_be_cancelled() -> None:
+def test_what_is_queued_can_be_cancelled(tmp_path: Path) -> None:
     """Also by the shutdown."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
     with Executor(1) as executor:
-        running = executor.submit(time.sleep, 0.2)
+        running = executor.submit(Path.read_text, fifo)
         queued = executor.submit(os.getpid)
         assert queued.cancel()
-        last = executor.submit(os.getpid)
-        while not running.running():
-            time.sleep(0.001)
-        executor.shutdown(cancel_futures=True)
-        assert last.cancelled()
-        assert wait([running]).done == {running}
+        with fifo.open("w"):  # which waits until the call has opened the other end
+            last = executor.submit(os.getpid)
+            executor.shutdown(wait=False, cancel_futures=True)
+            assert last.cancelled()
+        assert running.result() == ""
 
 
 def test_the_end_of_the_script_finishes_what_is_queued() -> None:
