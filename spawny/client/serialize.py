@@ -54,36 +54,47 @@ def dumps(request: Any, session: Session) -> tuple[bytes, int]:
 
 
 def _dumps_carefully(request: Any, session: Session) -> bytes:
-    buffer = io.BytesIO()
     try:
         # What the C pickler refused may have been a proxy or a callback and nothing else.
-        _careful(_ByName, buffer, session).dump(request)
+        body = _dump(_ByName, request, session, unless=_MAIN)
     except Unsendable:
         raise
     except Exception:  # noqa: BLE001 (cloudpickle may do better, or says what is wrong)
         pass
     else:
-        if _MAIN not in buffer.getvalue():
-            return buffer.getvalue()
-    buffer = io.BytesIO()
+        if body is not None:
+            return body
+    kind = _by_value_class() if session.interpreter_tag == interpreter_tag() else _ByNameOnly
     try:
-        if session.interpreter_tag == interpreter_tag():
-            _careful(_by_value_class(), buffer, session).dump(request)
-        else:
-            _careful(_ByNameOnly, buffer, session).dump(request)
+        body = _dump(kind, request, session)
     except Unsendable:
         raise
     except Exception as error:
         raise Unsendable(
             f"an argument cannot travel to daemon {session.name!r}: {_first_line(error)}"
         ) from error
-    return buffer.getvalue()
+    assert body is not None
+    return body
 
 
-def _careful(kind: type[pickle.Pickler], buffer: io.BytesIO, session: Session) -> pickle.Pickler:
+def _dump(
+    kind: type[pickle.Pickler], request: Any, session: Session, unless: bytes | None = None
+) -> bytes | None:
+    """The pickle; None where it holds `unless`."""
+    buffer = io.BytesIO()
     pickler = kind(buffer, session.pickle_protocol)
     pickler.session = session  # type: ignore[attr-defined]
-    return pickler
+    sent: list[tuple[int, int]] = []
+    pickler.sent = sent  # type: ignore[attr-defined]
+    body = None
+    try:
+        pickler.dump(request)
+        if unless is None or unless not in buffer.getvalue():
+            body = buffer.getvalue()
+    finally:
+        if body is None and sent:
+            session.callbacks.dropped(sent)
+    return body
 
 
 def _persistent_id(pickler: Any, obj: Any) -> Any:
@@ -96,7 +107,9 @@ def _persistent_id(pickler: Any, obj: Any) -> Any:
 
     session = pickler.session
     if kind is Callback:
-        return session.callbacks.send(obj)
+        known = session.callbacks.send(obj)
+        pickler.sent.append((known[0], 1))
+        return known
     if not issubclass(kind, ObjectProxy):
         return None
     reference = reference_of(bound_method(obj) if kind is MethodProxy else obj)

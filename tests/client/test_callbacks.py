@@ -219,6 +219,17 @@ def test_dropped_callbacks_are_let_go_here(m: Any) -> None:
     assert eventually(lambda: len(session.callbacks) == 0)
 
 
+def test_callbacks_beside_what_travels_by_value_are_let_go(m: Any) -> None:
+    """They are sent once, whatever else it takes to send the arguments; or not at all."""
+    function = eval("lambda: 1", {"__name__": "__main__"})
+    for _ in range(3):
+        m.call(callback(lambda *args: None), function)
+        with pytest.raises(spawny.SerializationError):
+            m.call(callback(lambda *args: None), threading.Lock())
+    callbacks = reference_of(m).session.callbacks
+    assert eventually(lambda: m.identity(1) and not len(callbacks))
+
+
 def test_from_a_thread_of_the_daemon(m: Any) -> None:
     """Between calls, too; the thread there waits for the result."""
     m.between_calls(callback(lambda i: i * i), 20)
