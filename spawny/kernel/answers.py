@@ -82,6 +82,22 @@ class Answers:
                 "%s cannot be copied out of its daemon: %s" % (type(result).__name__, error),
             ) from error
 
+    def freeze(self, item):
+        """The item of an iteration as it is now, where it goes by value; None where the object
+        itself goes, and whoever gets it may see what its owner does to it."""
+        if type(item) is tuple and all(type(each) in ATOMS for each in item):
+            return item
+        if self._mode(type(item)) == _REFERENCE:
+            return None
+        try:
+            pickled = pickle.dumps(item, 4)
+        except Exception:
+            return None
+        script = self.script_module
+        if script is not None and script.encode() in pickled:
+            return None  # it holds what the script defines, and loads nowhere else
+        return Frozen(item, pickled)
+
     def items(self, connection, items, is_over, by_reference=False):
         """The frame for a chunk of an iteration."""
         body, flags = self.pack(connection, items, is_over, by_reference)

@@ -65,7 +65,8 @@ class Requests:
         entry = self._exports.entry(oid)
         session = connection.session
         is_shared = entry[1] != session.counts.get(oid)
-        chunk = streams.fetch(entry, session, is_shared, most, seconds, received, is_hidden)
+        freeze = self._answers.freeze
+        chunk = streams.fetch(entry, session, is_shared, most, seconds, received, is_hidden, freeze)
         items, ending = chunk.items, chunk.ending
         has_returned = type(ending) is StopIteration
         if has_returned:

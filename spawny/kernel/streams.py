@@ -3,7 +3,8 @@
 The one rule: a client must see what it would see if each item were fetched by itself. So an
 iterator is read ahead only if nobody else holds it, and a generator only where it stands at a
 `yield` whose value it does not use: it would go on from there in the same way whatever it was sent.
-Items that user code gives are pickled at once, since that code may change them for the next one.
+Items that user code gives are pickled at once, since that code may change them for the next one;
+what goes as a reference cannot be kept as it is, and ends the chunk.
 
 The last chunk is kept until the client asks for the next one. An answer that got lost, in a Ctrl-C
 as a rule, is thereby given again; and a client that wants to do something else with an iterator
@@ -15,7 +16,6 @@ import collections.abc
 import itertools
 import opcode
 import operator
-import pickle
 import sys
 import types
 import weakref
@@ -52,8 +52,11 @@ class Chunk:
             self.most_next = max(1, CHUNK_BYTES * len(self.items) // size)
 
 
-def fetch(entry, session, is_shared, most, seconds, received, is_hidden):
-    """The next chunk of an export's iterator, for a client that has `received` so many items."""
+def fetch(entry, session, is_shared, most, seconds, received, is_hidden, freeze):
+    """The next chunk of an export's iterator, for a client that has `received` so many items.
+
+    `freeze(item)` gives it as it is now, or None where the client gets a reference to it.
+    """
     chunk = entry[2]
     if chunk is not None:
         if chunk.session is session and chunk.start == received and chunk.items:
@@ -66,7 +69,7 @@ def fetch(entry, session, is_shared, most, seconds, received, is_hidden):
         if may_go_on is _from_collection:
             _collect_quickly(iterator, chunk, most)
         else:
-            _collect(iterator, chunk, most, seconds, may_go_on)
+            _collect(iterator, chunk, most, seconds, may_go_on, freeze)
     except StopIteration as end:
         chunk.ending = end
     except BaseException as error:
@@ -76,7 +79,7 @@ def fetch(entry, session, is_shared, most, seconds, received, is_hidden):
     return chunk
 
 
-def _collect(iterator, chunk, most, seconds, may_go_on):
+def _collect(iterator, chunk, most, seconds, may_go_on, freeze):
     began = before = monotonic()
     size = 0
     while True:
@@ -92,22 +95,15 @@ def _collect(iterator, chunk, most, seconds, may_go_on):
         before = now
         kind = type(item)
         if kind not in ATOMS:
-            item = chunk.items[-1] = _freeze(item)
+            item = freeze(item)
+            if item is None:
+                return  # what it is, such as an open file, may not outlast the next step
+            chunk.items[-1] = item
             size += len(item.pickled) if type(item) is Frozen else 0
         elif kind is str or kind is bytes:
             size += len(item)
         if size > CHUNK_BYTES:
             return
-
-
-def _freeze(item):
-    """The item as it is now, where it will go by value: user code may change it for the next."""
-    if type(item) is tuple and all(type(each) in ATOMS for each in item):
-        return item
-    try:
-        return Frozen(item, pickle.dumps(item, 4))
-    except Exception:
-        return item  # it becomes a reference
 
 
 def _collect_quickly(iterator, chunk, most):

@@ -141,6 +141,19 @@ def big(n):
         made.append(i)
         yield b"x" * 1000000
 
+def opening(n):
+    for i in range(n):
+        with open(sys.executable, "rb") as file:
+            yield file
+
+class Place:
+    number = None
+
+def moving(n):
+    place = Place()
+    for place.number in range(n):
+        yield place if place.number % 2 else (place, place.number)
+
 def total(iterable):
     return sum(iterable)
 
@@ -379,6 +392,13 @@ def test_each_item_is_a_value_or_a_reference_by_itself(there: Any) -> None:
         is_proxy = type(item) is not item.__class__ or isinstance(item, spawny.ObjectProxy)
         assert ("proxy" if is_proxy else type(item).__name__) == kind
     assert place == 99
+
+
+def test_what_stays_there_is_not_left_behind(there: Any) -> None:
+    """A generator may close a file, or change an object, when it is asked for the next one."""
+    assert [file.closed for file in there.opening(30)] == [False] * 30
+    places = (item if place % 2 else item[0] for place, item in enumerate(there.moving(30)))
+    assert [place.number for place in places] == list(range(30))
 
 
 def test_an_item_that_does_not_load_here_costs_itself(there: Any) -> None:
