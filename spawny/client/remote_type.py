@@ -223,6 +223,12 @@ def _special(name: str) -> Callable[..., Any]:
     return method
 
 
+def _gives_itself(description: dict[str, Any]) -> bool:
+    """Is `iter()` of such an iterator surely that very one? That of user code may begin anew."""
+    methods: dict[str, list[str]] = description["methods"]
+    return description["module"] == "builtins" or "__iter__" in methods.get("method-wrapper", ())
+
+
 def _make_proxy_class(qualname: str, description: dict[str, Any]) -> type[ObjectProxy]:
     namespace: dict[str, Any] = {
         name: _special(name) for name in description["specials"] if name not in _OF_ALL
@@ -234,7 +240,8 @@ def _make_proxy_class(qualname: str, description: dict[str, Any]) -> type[Object
     if description["callable"]:
         namespace["__call__"] = _call
     if description["iterator"]:
-        namespace["__iter__"] = iterate_itself
+        if _gives_itself(description):
+            namespace["__iter__"] = iterate_itself
         namespace["__next__"] = next_item
         namespace["__getattribute__"] = iterator_attribute(ObjectProxy.__getattribute__)
     if "__subclasscheck__" in namespace and "__iter__" not in namespace:

@@ -154,6 +154,16 @@ def moving(n):
     for place.number in range(n):
         yield place if place.number % 2 else (place, place.number)
 
+class Restarting:
+    def __iter__(self):
+        self.i = 0
+        return self
+    def __next__(self):
+        self.i += 1
+        if self.i > 3:
+            raise StopIteration
+        return self.i
+
 def total(iterable):
     return sum(iterable)
 
@@ -267,6 +277,13 @@ def test_an_iterator_with_a_face_is_not_read_ahead(m: Any) -> None:
     shared = m.Shared(10)
     assert list(itertools.islice(shared, 4)) == [0, 1, 2, 3]
     assert shared.iterator.made == 4
+
+
+def test_each_loop_begins_with_iter(there: Any) -> None:
+    """An object that is its own iterator may begin anew with each loop, or be none before it."""
+    restarting = there.Restarting()
+    assert [list(restarting) for _ in range(3)] == [[1, 2, 3]] * 3
+    assert iter(restarting) is restarting
 
 
 def test_the_first_item_comes_alone(there: Any) -> None:
