@@ -14,11 +14,10 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidRequest
 from ..kernel import wire
 from . import launch, run
 from .futures import submit, submit_awaited, submit_request
-from .proxy import ObjectProxy, reference_of
+from .proxy import ObjectProxy, checked_proxy, reference_of
 from .streams import RemoteIterator
 
 if TYPE_CHECKING:
@@ -44,8 +43,7 @@ async def value(proxy: Any) -> Any:
 
 async def iterate(proxy: Any) -> AsyncIterator[Any]:
     """The items of a remote iterable, asynchronous or not, for `async for`."""
-    if not issubclass(type(proxy), ObjectProxy):
-        raise InvalidRequest(f"{type(proxy).__name__} object is no proxy")
+    checked_proxy(proxy)
     if hasattr(type(proxy), "__aiter__"):
         iterator = await _awaited(proxy, "__aiter__", flags=wire.KEEP)
         while True:

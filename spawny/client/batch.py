@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidRequest, StaleReference
 from ..kernel import wire
 from .channel import Overdue
-from .proxy import ObjectProxy, method_target, reference_of
+from .proxy import ObjectProxy, call_request, checked_proxy, reference_of
 from .scope import current
 from .serialize import dumps
 from .session import AnswerUnusable
@@ -58,28 +58,20 @@ class Batch:
         The arguments are pickled now. Raises `SerializationError` where they cannot be.
         """
         self._check_open()
-        if not issubclass(type(callable_proxy), ObjectProxy):
-            raise InvalidRequest(f"{type(callable_proxy).__name__} object is no proxy")
-        reference = reference_of(callable_proxy)
-        session = reference.session
+        proxy = checked_proxy(callable_proxy)
+        session = reference_of(proxy).session
         if self._session is None:
             self._session = session  # type: ignore[assignment]  # or it is told below
         elif session is not self._session:
             raise InvalidRequest("all calls of a batch go to one daemon")
-        target = method_target(callable_proxy)
-        if target is None:
-            kind, request = wire.CALL, (reference.oid, args, kwargs)
-        else:
-            kind, request = wire.METHOD, (reference.oid, target[1], args, kwargs)  # type: ignore[assignment]
+        kind, request = call_request(proxy, args, kwargs)
         if session.gone is not None:
             session.come_back(request)
         if self._run_of_session is None:
             self._run_of_session = session.run
         body, flags = dumps(request, session)  # type: ignore[arg-type]
         future = BatchFuture(self)
-        self._calls.append(
-            (future, (kind, body, flags | wire.PIPELINED), (kind, request), callable_proxy)
-        )
+        self._calls.append((future, (kind, body, flags | wire.PIPELINED), (kind, request), proxy))
         return future
 
     def check_sent(self) -> None:

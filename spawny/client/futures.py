@@ -21,9 +21,9 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CallTimeout, DaemonDied, InvalidRequest
+from ..errors import CallTimeout, DaemonDied
 from ..kernel import wire
-from .proxy import ObjectProxy, method_target, reference_of
+from .proxy import ObjectProxy, checked_proxy, method_name_of, reference_of
 from .scope import Scope
 from .scope import current as current_scope
 
@@ -41,11 +41,8 @@ def submit(callable_proxy: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
 
     The call is made even if the future is dropped; a script ends when all of them are done.
     """
-    if not issubclass(type(callable_proxy), ObjectProxy):
-        raise InvalidRequest(f"{type(callable_proxy).__name__} object is no proxy")
-    target = method_target(callable_proxy)
-    name = None if target is None else target[1]
-    return submit_awaited(callable_proxy, name, args, kwargs)
+    proxy = checked_proxy(callable_proxy)
+    return submit_awaited(proxy, method_name_of(proxy), args, kwargs)
 
 
 def submit_awaited(

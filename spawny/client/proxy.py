@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..errors import DaemonDied, StaleReference
+from ..errors import DaemonDied, InvalidRequest, StaleReference
 from ..kernel import wire
 from .arguments import with_items
 from .serialize import Unsendable
@@ -203,11 +203,26 @@ def has_local_attribute(name: str) -> bool:
     return name in _LOCAL_ATTRIBUTES
 
 
-def method_target(proxy: ObjectProxy) -> tuple[Reference, str] | None:
-    """(reference to the object, name) of a method that was not fetched yet, else None."""
-    if type(proxy) is MethodProxy:
-        return reference_of(proxy), _method_name(proxy)
-    return None
+def method_name_of(proxy: ObjectProxy) -> str | None:
+    """The name of a method that was not fetched yet, else None."""
+    return _method_name(proxy) if type(proxy) is MethodProxy else None
+
+
+def call_request(
+    proxy: ObjectProxy, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[int, tuple[Any, ...]]:
+    """(kind, fields) of the request that calls what the proxy stands for."""
+    oid, name = reference_of(proxy).oid, method_name_of(proxy)
+    if name is None:
+        return wire.CALL, (oid, args, kwargs)
+    return wire.METHOD, (oid, name, args, kwargs)
+
+
+def checked_proxy(obj: Any) -> ObjectProxy:
+    """The same object; raises `InvalidRequest` where it is no proxy."""
+    if not issubclass(type(obj), ObjectProxy):
+        raise InvalidRequest(f"{type(obj).__name__} object is no proxy")
+    return obj  # type: ignore[no-any-return]
 
 
 def bound_method(method: MethodProxy) -> Any:

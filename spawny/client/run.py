@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..errors import InvalidRequest, SpawnyError
+from ..errors import SpawnyError
 from ..kernel import wire
 from .arguments import with_items
 from .channel import ChannelClosed, errand
-from .proxy import MethodProxy, ObjectProxy, bound_method, method_target, reference_of
+from .proxy import (
+    MethodProxy,
+    ObjectProxy,
+    bound_method,
+    call_request,
+    checked_proxy,
+    reference_of,
+)
 from .serialize import Unsendable
 
 TYPE_CHECKING = False
@@ -20,12 +27,6 @@ if TYPE_CHECKING:
 
 # After a daemon agreed to end: its own clean-up, then the supervisor's signals.
 END_SECONDS = 10.0
-
-
-def _proxy(obj: Any) -> ObjectProxy:
-    if not issubclass(type(obj), ObjectProxy):
-        raise InvalidRequest(f"{type(obj).__name__} object is no proxy")
-    return obj  # type: ignore[no-any-return]
 
 
 def value(proxy: Any) -> Any:
@@ -43,23 +44,15 @@ def value(proxy: Any) -> Any:
 
 def ref(callable_proxy: Any) -> Callable[..., Any]:
     """A function that calls as the proxy does, but leaves the result in its daemon, as a proxy."""
-    proxy = _proxy(callable_proxy)
-    reference = reference_of(proxy)
-    target = method_target(proxy)
+    proxy = checked_proxy(callable_proxy)
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        session = reference_of(proxy).session
         try:
-            return request(args, kwargs)
+            return session.request(*call_request(proxy, args, kwargs), wire.KEEP)
         except Unsendable as refused:
             args, kwargs = with_items(refused, args, kwargs)
-        return request(args, kwargs)
-
-    def request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # The proxy stays referenced from here, or its object could be released under the call.
-        oid = reference_of(proxy).oid
-        if target is None:
-            return reference.session.request(wire.CALL, (oid, args, kwargs), wire.KEEP)
-        return reference.session.request(wire.METHOD, (oid, target[1], args, kwargs), wire.KEEP)
+        return session.request(*call_request(proxy, args, kwargs), wire.KEEP)
 
     return call
 
@@ -70,22 +63,17 @@ def oneway(callable_proxy: Any) -> Callable[..., None]:
     Such calls are carried out in order, and before what this thread asks the daemon for later. An
     exception goes to the daemon's log.
     """
-    proxy = _proxy(callable_proxy)
-    target = method_target(proxy)
+    proxy = checked_proxy(callable_proxy)
 
     def call(*args: Any, **kwargs: Any) -> None:
-        reference = reference_of(proxy)
-        if target is None:
-            reference.session.send_oneway(wire.CALL, (reference.oid, args, kwargs))
-        else:
-            reference.session.send_oneway(wire.METHOD, (reference.oid, target[1], args, kwargs))
+        reference_of(proxy).session.send_oneway(*call_request(proxy, args, kwargs))
 
     return call
 
 
 def daemon(proxy: Any) -> Daemon:
     """The daemon that the object behind this proxy lives in."""
-    return Daemon(_proxy(proxy))
+    return Daemon(checked_proxy(proxy))
 
 
 class Daemon:
