@@ -22,7 +22,8 @@ from .log import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .session import Epitaph, ProxyRef, Session
+    from .references import Epitaph, ProxyRef
+    from .session import Session
 
 
 class Events:

@@ -14,12 +14,9 @@ import pickle
 import socket
 import threading
 import weakref
-from collections import deque
-from contextlib import suppress
 
 from .. import errors
 from ..errors import (
-    CallCancelled,
     CallTimeout,
     DaemonDied,
     InvalidRequest,
@@ -30,8 +27,9 @@ from . import background, interrupt
 from .channel import Channel, ChannelClosed, Overdue, open_socket
 from .failures import is_ours, remote_exception
 from .log import log
-from .proxy import ObjectProxy, Reference, make_proxy
-from .remote_type import RemoteType
+from .outcomes import cancelled, operation_name, overdue
+from .proxy import ObjectProxy
+from .references import Epitaph, ProxyRef, References, run_of
 from .scope import Scope
 from .scope import current as current_scope
 from .serialize import ResultUnpickler, dumps
@@ -48,18 +46,8 @@ if TYPE_CHECKING:
 # not kept waiting for that.
 HELD_LIMIT_BYTES = 64 * 1024
 
-# A frame of so many is small enough for the system to take it whole or not at all.
-RELEASES_A_FRAME = 1000
-
 # A daemon's control thread greets at once, however long a call or a definition takes.
 GREETING_SECONDS = 10.0
-
-
-class ProxyRef(weakref.ref[ObjectProxy]):
-    """The session's entry for a proxy that is alive; it outlives the proxy to release it."""
-
-    __slots__ = ("reference",)
-    reference: Reference
 
 
 class Session:
@@ -82,10 +70,7 @@ class Session:
         self._pool: list[Channel] = []
         # Weakly: one that an interrupt takes from a thread between two lines is closed by its end.
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-        self._types: dict[int, RemoteType] = {}
-        self._proxies: dict[int, ProxyRef] = {}
-        self._proxies_lock = threading.Lock()
-        self._released: deque[tuple[int, int]] = deque()
+        self._references = References(self)
         self._events: background.Events | None = None
         self.line: Line | None = None  # of submitted calls, see futures.py
         self.nested: dict[int, Channel] = {}  # thread -> whose callback it runs, see callbacks.py
@@ -101,7 +86,7 @@ class Session:
     @property
     def run(self) -> tuple[str, int]:
         """Tells this run of the daemon from those before and after a restart."""
-        return _run_of(self.started)
+        return run_of(self.started)
 
     # --- its beginning ---
 
@@ -194,7 +179,7 @@ class Session:
         self.generation += kind != wire.INSPECT
         scope = current_scope.get()
         if scope is not None and scope.is_over():
-            raise self._overdue(scope, kind, request, Overdue.NOT_SENT)
+            raise overdue(self.name, scope, kind, request, Overdue.NOT_SENT)
         body, body_flags = dumps(request, self)
         channel: Channel | None = None
         is_nested = False
@@ -209,7 +194,8 @@ class Session:
                     channel = self._pool.pop()
                 except IndexError:
                     channel = self._new_channel()
-            before = self._release_frame() if self._released else b""
+            references = self._references
+            before = references.release_frame() if references.released else b""
             answer, answer_flags, body = channel.exchange(
                 kind, body, flags | body_flags, before, scope
             )
@@ -231,7 +217,7 @@ class Session:
                 self._give_back(channel)
         try:
             if scope is not None and scope.is_over():
-                raise self._overdue(scope, kind, request, Overdue.INTERRUPTED) from failure
+                raise overdue(self.name, scope, kind, request, Overdue.INTERRUPTED) from failure
             raise failure
         finally:
             del failure  # or this frame and the exception's traceback would keep each other alive
@@ -269,44 +255,18 @@ class Session:
         if isinstance(error, ChannelClosed):
             self._discard(channel)
             if scope is not None and scope.ends_by_cancel():
-                return self._cancelled(kind, request)
+                return cancelled(self.name, kind, request)
             return self._died(kind, request)
         if isinstance(error, Overdue):
             self._discard(channel)
             assert scope is not None
-            return self._overdue(scope, kind, request, error.how)
+            return overdue(self.name, scope, kind, request, error.how)
         # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and
         # would be taken for another's. The call, if it runs, is of no use to anybody now.
         if channel is not None:
             channel.interrupt()
         self._discard(channel)
         return error
-
-    def _cancelled(self, kind: int, request: tuple[Any, ...]) -> CallCancelled:
-        return CallCancelled(
-            f"{_operation_name(kind, request)} in daemon {self.name!r} was cancelled"
-        )
-
-    def _overdue(
-        self, scope: Scope, kind: int, request: tuple[Any, ...], how: str
-    ) -> CallCancelled | CallTimeout:
-        """The error for a request whose scope was over; `how` it stands with that."""
-        if scope.ends_by_cancel():
-            return self._cancelled(kind, request)
-        what = f"{_operation_name(kind, request)} in daemon {self.name!r}"
-        if how == Overdue.NOT_SENT:
-            return CallTimeout(f"{what} was not begun: the time was over")
-        if how == Overdue.WITHDRAWN:
-            return CallTimeout(
-                f"{what} was not begun in time, and will not be: the daemon is busy, see spawny ps"
-            )
-        if how == Overdue.RUNS_ON:
-            return CallTimeout(
-                f"{what} took too long and does not heed its interrupt: it is in code that cannot"
-                " be interrupted, or catches KeyboardInterrupt. Calls wait until it ends; to end"
-                f" the daemon: spawny stop {self.name}"
-            )
-        return CallTimeout(f"{what} took too long and was interrupted")
 
     # --- callbacks and one-way calls ---
 
@@ -334,7 +294,7 @@ class Session:
         self.generation += 1
         scope = current_scope.get()
         if scope is not None and scope.is_over():
-            raise self._overdue(scope, kind, request, Overdue.NOT_SENT)
+            raise overdue(self.name, scope, kind, request, Overdue.NOT_SENT)
         body, flags = dumps(request, self)
         flags |= wire.ONEWAY
         ident = threading.get_ident()
@@ -355,7 +315,7 @@ class Session:
             self._oneways.pop(ident, None)
             self._discard(channel)
             if isinstance(error, Overdue) and scope is not None:
-                raise self._overdue(scope, kind, request, error.how) from None
+                raise overdue(self.name, scope, kind, request, error.how) from None
             raise
 
     def _free_channel(self) -> Channel:
@@ -367,7 +327,7 @@ class Session:
     def _new_channel(self) -> Channel:
         try:
             channel = self.connect()
-            if self.run != _run_of(self._attached):
+            if self.run != run_of(self._attached):
                 # It died and was started anew, and nobody here has noticed, as in a forked child:
                 # the numbers that we have for objects are others' there.
                 channel.close()
@@ -387,9 +347,9 @@ class Session:
             self._discard(channel)
             return
         self._pool.append(channel)
-        if not self._proxies:
+        if not self._references.alive:
             self.close()  # the last proxy went while this call was under way
-        elif self._released:
+        elif self._references.released:
             background.collected.put(self)
 
     def come_back(self, request: tuple[Any, ...]) -> None:
@@ -415,7 +375,7 @@ class Session:
             )
         _, type_id, _, description = self._ready(channel)
         self._attached = self.started
-        self._types[type_id] = RemoteType(description)
+        self._references.learn(type_id, description)
         try:
             self.listen()
         except BaseException:
@@ -477,74 +437,37 @@ class Session:
 
     # --- proxies and their release ---
 
-    def proxy(
-        self,
-        oid: int,
-        type_id: int,
-        shadowed: tuple[str, ...],
-        description: dict[str, Any] | None,
-    ) -> ObjectProxy:
-        """The one proxy of this object here, counting this reference to it."""
-        remote_type = self._types.get(type_id)
-        if remote_type is None:
-            if description is None:
-                description = self.request(wire.DESCRIBE, (oid,))
-            remote_type = self._types[type_id] = RemoteType(description)
-        with self._proxies_lock:
-            known = self._proxies.get(oid)
-            proxy = None if known is None else known()
-            if known is not None and proxy is not None:
-                known.reference.count += 1
-                known.reference.shadowed = shadowed
-                return proxy
-            reference = Reference(self, oid, remote_type, shadowed)
-            proxy = make_proxy(reference)
-            self._remember(proxy, reference)
-            _SESSIONS.add(self)
-            return proxy
-
-    def _remember(self, proxy: ObjectProxy, reference: Reference) -> None:
-        entry = ProxyRef(proxy, background.collected.put)
-        entry.reference = reference
-        self._proxies[reference.oid] = entry
+    def proxy(self, *reference: Any) -> ObjectProxy:
+        """The one proxy of this object here, from the body of a REFERENCE."""
+        _SESSIONS.add(self)
+        return self._references.proxy(*reference)
 
     def release(self, entry: ProxyRef) -> None:
         """On the janitor's thread: the proxy of this entry was collected."""
-        reference = entry.reference
-        with self._proxies_lock:
-            if self._proxies.get(reference.oid) is entry:
-                del self._proxies[reference.oid]
-        if reference.oid != wire.ROOT:
-            self._released.append((reference.oid, reference.count))
-        if self.gone is not None and not self._proxies:
+        self._references.collected(entry)
+        if self.gone is not None and not self._references.alive:
             _SESSIONS.discard(self)
-
-    def _release_frame(self) -> bytes:
-        released: list[tuple[int, int]] = []
-        with suppress(IndexError):  # empty, or another thread was quicker
-            while len(released) < RELEASES_A_FRAME:
-                released.append(self._released.popleft())
-        frame: bytes = wire.frame(wire.RELEASE, pickle.dumps(released, 2))
-        return frame
 
     def tidy(self) -> None:
         """On the janitor's thread: what collected proxies leave to be done. Never waits."""
         if self.gone is not None:
             return
-        if not self._proxies and len(self._pool) + len(self._oneways) == len(self._channels):
+        if not self._references.alive and len(self._pool) + len(self._oneways) == len(
+            self._channels
+        ):
             self.close()
             return
-        while self._released:
+        while self._references.released:
             try:
                 channel = self._pool.pop()
             except IndexError:
                 return  # the call under way will see to it at its end
-            frame = self._release_frame()
+            frame = self._references.release_frame()
             try:
                 channel.sock.send(frame, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 # The daemon is busy and full of releases already; the next call takes them along.
-                self._released.extend(pickle.loads(frame[wire.HEADER_BYTES :]))
+                self._references.put_back(frame)
                 self._pool.append(channel)
                 return
             except OSError:
@@ -601,19 +524,12 @@ class Session:
         self._pool.clear()
         self._oneways.clear()
         self._callbacks = None
-        self._types.clear()
-        self._released.clear()
-        epitaph = Epitaph(self.name, self.started, reason)
-        with self._proxies_lock:
-            for oid, entry in list(self._proxies.items()):
-                if oid != wire.ROOT:
-                    entry.reference.session = epitaph
-                    del self._proxies[oid]
+        self._references.bury(Epitaph(self.name, self.started, reason))
 
     def _died(self, kind: int | None, request: tuple[Any, ...]) -> DaemonDied:
         from .obituary import daemon_died
 
-        error = daemon_died(self, _operation_name(kind, request))
+        error = daemon_died(self, operation_name(kind, request))
         self.ended(f"is gone: {error}", may_come_back=True, death=error)
         return error
 
@@ -627,49 +543,15 @@ class Session:
         self.nested.clear()
         self._callbacks = None  # those that are in use run in the parent
         self._callbacks_lock = threading.Lock()
-        self._proxies_lock = threading.Lock()
         self._coming_back = threading.Lock()
-        self._released.clear()
         self.line = None
         if self._events is not None:
             self._events.sock.close()
             self._events = None
-        for entry in list(self._proxies.values()):
-            proxy = entry()
-            if proxy is not None:
-                self._remember(proxy, entry.reference)
+        self._references.forked()
         if self._is_attached:
             self.parent_id, self._is_attached = self.session_id, False
         self.session_id = os.urandom(8).hex()
-
-
-class Epitaph:
-    """What the references of a daemon that is gone have for a session."""
-
-    line: Line | None = None
-
-    def __init__(self, name: str, started: dict[str, Any], reason: str) -> None:
-        self.name = name
-        self.started = started
-        self.run = _run_of(started)
-        self.gone = reason
-        self.generation = -2  # nothing that was known of its objects holds any more
-        self.nested: dict[int, Channel] = {}
-
-    def request(self, kind: int, request: tuple[Any, ...], flags: int = 0) -> Any:
-        raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
-
-    def send_oneway(self, kind: int, request: tuple[Any, ...]) -> None:
-        self.request(kind, request)
-
-    def come_back(self, request: tuple[Any, ...]) -> None:
-        self.request(wire.CALL, request)
-
-    def release(self, entry: ProxyRef) -> None:
-        """There is nothing to release any more."""
-
-    def tidy(self) -> None:
-        """Nor anything to leave."""
 
 
 class AnswerUnusable(Exception):
@@ -677,20 +559,6 @@ class AnswerUnusable(Exception):
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
-
-
-def _run_of(started: dict[str, Any]) -> tuple[str, int]:
-    return started["token"], started["pid"]
-
-
-def _operation_name(kind: int | None, request: tuple[Any, ...]) -> str:
-    if kind == wire.METHOD or (kind == wire.AWAIT and request[1] is not None):
-        return f"call {request[1]}()"
-    if kind in (wire.CALL, wire.AWAIT):
-        return "a call"
-    if kind in (wire.GETATTR, wire.SETATTR, wire.DELATTR, wire.OPERATE):
-        return f"access to {request[1]}"
-    return "a request"
 
 
 # Those with a proxy. Held here, not by their proxies alone: when a proxy goes as part of a cycle,

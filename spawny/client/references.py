@@ -1,0 +1,159 @@
+"""What one session refers to in its daemon: one proxy for each object, and the count of it.
+
+A proxy that is collected leaves its reference to be released. That is done by the janitor's thread
+(`background.py`) or in front of the next request, never where the proxy goes: that may be in the
+middle of any line.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import weakref
+from collections import deque
+from contextlib import suppress
+
+from ..errors import StaleReference
+from ..kernel import wire
+from . import background
+from .proxy import ObjectProxy, Reference, make_proxy
+from .remote_type import RemoteType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .channel import Channel
+    from .futures import Line
+    from .session import Session
+
+# A frame of so many is small enough for the system to take it whole or not at all.
+RELEASES_A_FRAME = 1000
+
+
+class ProxyRef(weakref.ref[ObjectProxy]):
+    """The session's entry for a proxy that is alive; it outlives the proxy to release it."""
+
+    __slots__ = ("reference",)
+    reference: Reference
+
+
+class References:
+    """The proxies of a session that are alive, and what is to be released of those that are not."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._types: dict[int, RemoteType] = {}
+        self.alive: dict[int, ProxyRef] = {}  # by oid
+        self._lock = threading.Lock()
+        self.released: deque[tuple[int, int]] = deque()  # (oid, count)
+
+    def proxy(
+        self,
+        oid: int,
+        type_id: int,
+        shadowed: tuple[str, ...],
+        description: dict[str, Any] | None,
+    ) -> ObjectProxy:
+        """The one proxy of this object here, counting this reference to it."""
+        remote_type = self._types.get(type_id)
+        if remote_type is None:
+            if description is None:
+                description = self._session.request(wire.DESCRIBE, (oid,))
+            remote_type = self.learn(type_id, description)
+        with self._lock:
+            known = self.alive.get(oid)
+            proxy = None if known is None else known()
+            if known is not None and proxy is not None:
+                known.reference.count += 1
+                known.reference.shadowed = shadowed
+                return proxy
+            reference = Reference(self._session, oid, remote_type, shadowed)
+            proxy = make_proxy(reference)
+            self._remember(proxy, reference)
+            return proxy
+
+    def learn(self, type_id: int, description: Any) -> RemoteType:
+        """Know this type from its description, which is sent once."""
+        remote_type = self._types[type_id] = RemoteType(description)
+        return remote_type
+
+    def _remember(self, proxy: ObjectProxy, reference: Reference) -> None:
+        entry = ProxyRef(proxy, background.collected.put)
+        entry.reference = reference
+        self.alive[reference.oid] = entry
+
+    def collected(self, entry: ProxyRef) -> None:
+        """On the janitor's thread: the proxy of this entry is gone."""
+        reference = entry.reference
+        with self._lock:
+            if self.alive.get(reference.oid) is entry:
+                del self.alive[reference.oid]
+        if reference.oid != wire.ROOT:
+            self.released.append((reference.oid, reference.count))
+
+    def release_frame(self) -> bytes:
+        """The frame that releases what is to be released, or the first part of it."""
+        released: list[tuple[int, int]] = []
+        with suppress(IndexError):  # empty, or another thread was quicker
+            while len(released) < RELEASES_A_FRAME:
+                released.append(self.released.popleft())
+        frame: bytes = wire.frame(wire.RELEASE, pickle.dumps(released, 2))
+        return frame
+
+    def put_back(self, frame: bytes) -> None:
+        """What this frame would have released is still to be."""
+        self.released.extend(pickle.loads(frame[wire.HEADER_BYTES :]))
+
+    def bury(self, epitaph: Epitaph) -> None:
+        """The daemon is gone, and all that was in it; only its root may come back."""
+        self._types.clear()
+        self.released.clear()
+        with self._lock:
+            for oid, entry in list(self.alive.items()):
+                if oid != wire.ROOT:
+                    entry.reference.session = epitaph
+                    del self.alive[oid]
+
+    def forked(self) -> None:
+        """In a forked child: with a janitor of its own, and nothing to release of the parent's."""
+        self._lock = threading.Lock()
+        self.released.clear()
+        for entry in list(self.alive.values()):
+            proxy = entry()
+            if proxy is not None:
+                self._remember(proxy, entry.reference)
+
+
+class Epitaph:
+    """What the references of a daemon that is gone have for a session."""
+
+    line: Line | None = None
+
+    def __init__(self, name: str, started: dict[str, Any], reason: str) -> None:
+        self.name = name
+        self.started = started
+        self.run = run_of(started)
+        self.gone = reason
+        self.generation = -2  # nothing that was known of its objects holds any more
+        self.nested: dict[int, Channel] = {}
+
+    def request(self, kind: int, request: tuple[Any, ...], flags: int = 0) -> Any:
+        raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
+
+    def send_oneway(self, kind: int, request: tuple[Any, ...]) -> None:
+        self.request(kind, request)
+
+    def come_back(self, request: tuple[Any, ...]) -> None:
+        self.request(wire.CALL, request)
+
+    def release(self, entry: ProxyRef) -> None:
+        """There is nothing to release any more."""
+
+    def tidy(self) -> None:
+        """Nor anything to leave."""
+
+
+def run_of(started: dict[str, Any]) -> tuple[str, int]:
+    """What tells this run of a daemon from those before and after a restart."""
+    return started["token"], started["pid"]
