@@ -36,6 +36,9 @@ TRACEBACK_LINES = 400
 
 REPR_LIMIT = 10000
 
+# Groups within groups are told down to here: a pickle of more would not be made, or not load.
+GROUP_DEPTH = 50
+
 # What every Python unpickles from either end.
 _PROTOCOL = 4
 
@@ -80,7 +83,7 @@ def _attempt(otherwise, function, *args):
 # --- telling ---
 
 
-def describe(error):
+def describe(error, depth=0):
     """The failure that tells of this exception; never fails, whatever the exception is like."""
     kind = type(error)
     if issubclass(kind, KernelError):
@@ -90,7 +93,7 @@ def describe(error):
     pickled = None
     if _attempt(True, _pickles_itself, kind):
         pickled = _attempt(None, pickle.dumps, error, _PROTOCOL)
-    details = _attempt({}, _details, kind, error)
+    details = _attempt({}, _details, kind, error, depth)
     return (pickled,) + describe_error(error) + (format_error(error), details)
 
 
@@ -103,14 +106,19 @@ def describe_error(error):
 
 def error_frame(connection, error):
     """The frame for an exception; never fails, whatever the exception is like."""
-    return wire.frame(wire.ERROR, pickle.dumps(describe(error), _PROTOCOL))
+    failure = describe(error)
+    body = _attempt(None, pickle.dumps, failure, _PROTOCOL)
+    if body is None:  # of some hundreds of classes that derive from each other, say
+        body = pickle.dumps(failure[:5] + ({},), _PROTOCOL)
+    return wire.frame(wire.ERROR, body)
 
 
 def _names(kind):
     lineage = type.__dict__["__dict__"].__get__(kind).get("_spawny_lineage")
     if lineage is not None:  # a substitute: it goes on under the names of what it stands for
         return lineage[:2]
-    module = type.__dict__["__module__"].__get__(kind)
+    # One made by type() in code without a `__name__` has none.
+    module = _attempt(None, type.__dict__["__module__"].__get__, kind)
     qualname = type.__dict__["__qualname__"].__get__(kind)
     return _plain(module) if isinstance(module, str) else "?", qualname
 
@@ -131,14 +139,17 @@ def _pickles_itself(kind):
     )
 
 
-def _details(kind, error):
+def _details(kind, error, depth):
     details = {"lineage": _lineage(kind)}
     number = _tracked("BY_CLASS").get(kind)
     if number is not None:
         details["tracked"] = number
     if _is_group(kind):
         # Not str(error): that counts the members, too.
-        details["members"] = error.message, [describe(each) for each in error.exceptions]
+        members = error.exceptions
+        if depth == GROUP_DEPTH:
+            members = [Exception("%d exceptions are left out here" % len(members))]
+        details["members"] = error.message, [describe(each, depth + 1) for each in members]
     else:
         details["args"] = [_item(each) for each in BaseException.args.__get__(error)]
     details["fields"] = _fields(kind, error)
@@ -154,9 +165,10 @@ def _lineage(kind):
     known = kind.__dict__.get("_spawny_lineage")
     if known is not None:
         return known
-    is_known_everywhere = kind.__module__ == "builtins" and kind in _BUILTINS
+    names = _names(kind)
+    is_known_everywhere = names[0] == "builtins" and kind in _BUILTINS
     bases = () if is_known_everywhere else [b for b in kind.__bases__ if b is not object]
-    return _names(kind) + (tuple(_lineage(each) for each in bases),)
+    return names + (tuple(_lineage(each) for each in bases),)
 
 
 # Those of the oldest Python; a newer one tells of its own by their bases.

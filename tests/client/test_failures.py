@@ -369,6 +369,33 @@ raise outer
     assert rest is not None
 
 
+def test_groups_and_classes_without_end(m: Any) -> None:
+    """What cannot be told of an exception does not cost the daemon its life."""
+    groups = """
+error = ValueError("innermost")
+for _ in range(2000):
+    error = ExceptionGroup("group", [error])
+raise error
+"""
+    error: Any = raised(m.run, groups)
+    for depth in range(50):
+        assert type(error) is ExceptionGroup, depth
+        (error,) = error.exceptions
+    assert "left out" in str(error.exceptions[0])
+    classes = """
+kind = LookupError
+for number in range(900):
+    kind = type("Kind%d" % number, (kind,), {})
+raise kind("of long descent")
+"""
+    error = raised(m.run, classes)
+    assert (type(error).__name__, str(error)) == ("Kind899", "of long descent")
+    assert isinstance(error, RemoteError)
+    nowhere = "raise eval(\"type('Nowhere', (KeyError,), {})('x')\", {'__builtins__': builtins})"
+    error = raised(m.run, f"import builtins; builtins = vars(builtins).copy(); {nowhere}")
+    assert type(error).__name__ == "Nowhere"
+
+
 # --- into the daemon ---
 
 
