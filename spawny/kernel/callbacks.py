@@ -50,18 +50,21 @@ class Callbacks:
             callback = entry and entry[0]()
             if callback is None:
                 callback = RemoteCallback(self._calls, self._session, callback_id, name)
-                # One that is gone has its count on its way to the client already.
                 gone = functools.partial(self._gone, callback_id)
-                entry = self._known[callback_id] = [weakref.ref(callback, gone), 0]
+                # One that has gone, but unheard by `_gone`, leaves its count to the new one.
+                count = entry[1] if entry else 0
+                entry = self._known[callback_id] = [weakref.ref(callback, gone), count]
             entry[1] += 1
             return callback
 
     def _gone(self, callback_id, reference):
         # In the middle of any line of any thread: only what is safe there.
-        entry = self._known.get(callback_id)
-        if entry is not None and entry[0] is reference:
+        with self._lock:
+            entry = self._known.get(callback_id)
+            if entry is None or entry[0] is not reference:
+                return
             del self._known[callback_id]
-            self._calls.drop_callback(self._session, callback_id, entry[1])
+        self._calls.drop_callback(self._session, callback_id, entry[1])
 
 
 class ArgumentUnpickler(pickle.Unpickler):

@@ -219,6 +219,17 @@ def test_dropped_callbacks_are_let_go_here(m: Any) -> None:
     assert eventually(lambda: len(session.callbacks) == 0)
 
 
+def test_one_that_is_sent_often_is_let_go(home: Path, interpreter: Interpreter) -> None:
+    """Also where its last use there is not seen to be over at once, as under PyPy."""
+    m = spawny.run_script(SCRIPT + "import gc", interpreter.path)
+    callbacks = reference_of(m).session.callbacks
+    function = callback(lambda: 1)
+    for _ in range(5000):
+        m.call(function)
+    assert eventually(lambda: (m.gc.collect(), not len(callbacks))[1])
+    m.terminate_daemon()
+
+
 def test_callbacks_beside_what_travels_by_value_are_let_go(m: Any) -> None:
     """They are sent once, whatever else it takes to send the arguments; or not at all."""
     function = eval("lambda: 1", {"__name__": "__main__"})
