@@ -98,10 +98,10 @@ class Answers:
             return None  # it holds what the script defines, and loads nowhere else
         return Frozen(item, pickled)
 
-    def items(self, connection, items, is_over, by_reference=False):
-        """The frame for a chunk of an iteration."""
-        body, flags = self.pack(connection, items, is_over, by_reference)
-        connection.held = (items, is_over) if flags & wire.IS_HELD else None
+    def items(self, connection, items, rest, by_reference=False):
+        """The frame for a chunk of an iteration; `rest` is what is said of how it went on."""
+        body, flags = self.pack(connection, items, rest, by_reference)
+        connection.held = (items, rest) if flags & wire.IS_HELD else None
         return wire.frame(wire.VALUE, body, flags)
 
     def pack(self, connection, items, rest, by_reference=False):

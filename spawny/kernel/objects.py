@@ -199,12 +199,23 @@ class UnknownReference(ReferenceError):
     """A client named an object that is not (or no longer) exported."""
 
 
+class Export:
+    """An object that clients refer to."""
+
+    __slots__ = ("obj", "count", "chunk")
+
+    def __init__(self, obj, count=0):
+        self.obj = obj
+        self.count = count  # of the references of all sessions
+        self.chunk = None  # the last one, of an iterator; see streams.py
+
+
 class Exports:
     """Objects by number. Each session holds counts; an object goes with its last count."""
 
     def __init__(self):
-        self._objects = {}  # oid -> [object, total count, last chunk, see streams.py]
-        self._oids = {}  # id(object) -> oid, valid while the entry above keeps the object alive
+        self._objects = {}  # oid -> Export
+        self._oids = {}  # id(object) -> oid, valid while the export above keeps the object alive
         self._next = wire.ROOT + 1
         # type -> (type id, description, methods); weakly, or every class ever sent would stay
         self._types = weakref.WeakKeyDictionary()
@@ -213,7 +224,7 @@ class Exports:
 
     def set_root(self, root):
         self.root = root
-        self._objects[wire.ROOT] = [root, 1, None]
+        self._objects[wire.ROOT] = Export(root, 1)
         self._oids[id(root)] = wire.ROOT
 
     def __len__(self):
@@ -221,22 +232,22 @@ class Exports:
 
     def get(self, oid):
         try:
-            return self._objects[oid][0]
+            return self._objects[oid].obj
         except (KeyError, TypeError):
             raise UnknownReference("no object %r is referenced here any more" % (oid,)) from None
 
-    def entry(self, oid):
-        """[object, total count, last chunk]; as `get` otherwise."""
+    def export(self, oid):
+        """The Export of that number; raises as `get` does."""
         self.get(oid)
         return self._objects[oid]
 
     def replace(self, oid, obj):
         """Let the number stand for another object: what an iterator was wrapped into."""
-        entry = self._objects[oid]
-        if obj is not entry[0]:
-            del self._oids[id(entry[0])]
+        export = self._objects[oid]
+        if obj is not export.obj:
+            del self._oids[id(export.obj)]
             self._oids[id(obj)] = oid
-        entry[0], entry[2] = obj, None
+        export.obj, export.chunk = obj, None
 
     def reference(self, obj, session):
         """One more reference of `session` to `obj`: the body of a REFERENCE frame.
@@ -247,9 +258,9 @@ class Exports:
         if oid is None:
             oid, self._next = self._next, self._next + 1
             self._oids[id(obj)] = oid
-            self._objects[oid] = [obj, 0, None]
+            self._objects[oid] = Export(obj)
         if oid != wire.ROOT:
-            self._objects[oid][1] += 1
+            self._objects[oid].count += 1
             session.counts[oid] = session.counts.get(oid, 0) + 1
         type_id, description, methods = self.describe(type(obj))
         known = type_id in session.types
@@ -273,16 +284,16 @@ class Exports:
     def inherit(self, session, parent):
         """Give `session` (of a forked process) its own count on all that `parent` holds."""
         for oid, count in parent.counts.items():
-            self._objects[oid][1] += count
+            self._objects[oid].count += count
             session.counts[oid] = session.counts.get(oid, 0) + count
 
     def _drop(self, oid, count):
-        entry = self._objects.get(oid)
-        if entry is None or oid == wire.ROOT:
+        export = self._objects.get(oid)
+        if export is None or oid == wire.ROOT:
             return
-        entry[1] -= count
-        if entry[1] <= 0:
-            del self._oids[id(entry[0])]
+        export.count -= count
+        if export.count <= 0:
+            del self._oids[id(export.obj)]
             del self._objects[oid]
 
     def describe(self, cls):

@@ -62,11 +62,13 @@ class Requests:
         return self._result(connection, objects.OPERATIONS[name](target, *args), target, flags)
 
     def _next(self, connection, flags, oid, most, seconds, received, is_hidden):
-        entry = self._exports.entry(oid)
+        export = self._exports.export(oid)
         session = connection.session
-        is_shared = entry[1] != session.counts.get(oid)
+        is_shared = export.count != session.counts.get(oid)
         freeze = self._answers.freeze
-        chunk = streams.fetch(entry, session, is_shared, most, seconds, received, is_hidden, freeze)
+        chunk = streams.fetch(
+            export, session, is_shared, most, seconds, received, is_hidden, freeze
+        )
         items, ending = chunk.items, chunk.ending
         has_returned = type(ending) is StopIteration
         if has_returned:
@@ -77,9 +79,9 @@ class Requests:
         return frame
 
     def _put_back(self, connection, flags, oid, used):
-        entry = self._exports.entry(oid)
-        if entry[2] is not None and entry[2].session is connection.session:
-            self._exports.replace(oid, streams.put_back(entry[2], used, entry[0]))
+        export = self._exports.export(oid)
+        if export.chunk is not None and export.chunk.session is connection.session:
+            self._exports.replace(oid, streams.put_back(export.chunk, used, export.obj))
         return self._result(connection, None, None, 0)
 
     def _await(self, connection, flags, oid, name, args, kwargs):
@@ -118,10 +120,10 @@ class Requests:
             held, connection.held = connection.held, None
         if held is None:
             raise KernelError("StaleReference", "the last result is not held any more")
-        value, is_over = held
-        if is_over is None:
+        value, rest = held
+        if rest is None:
             return self._answers.reference(connection, value)
-        return self._answers.items(connection, value, is_over, by_reference=True)
+        return self._answers.items(connection, value, rest, by_reference=True)
 
     def _result(self, connection, result, target, flags):
         connection.held = None

@@ -22,6 +22,7 @@ import weakref
 from time import monotonic
 
 from .answers import ATOMS, Frozen
+from .objects import Export
 
 # A chunk ends when its items are larger than this.
 CHUNK_BYTES = 1024 * 1024
@@ -52,19 +53,19 @@ class Chunk:
             self.most_next = max(1, CHUNK_BYTES * len(self.items) // size)
 
 
-def fetch(entry, session, is_shared, most, seconds, received, is_hidden, freeze):
+def fetch(export, session, is_shared, most, seconds, received, is_hidden, freeze):
     """The next chunk of an export's iterator, for a client that has `received` so many items.
 
     `freeze(item)` gives it as it is now, or None where the client gets a reference to it.
     """
-    chunk = entry[2]
+    chunk = export.chunk
     if chunk is not None:
         if chunk.session is session and chunk.start == received and chunk.items:
             return chunk
         most = min(most, chunk.most_next)
-    may_go_on = None if is_shared else _permission(entry, is_hidden)
-    iterator = entry[0]
-    chunk = entry[2] = Chunk(session, received)
+    may_go_on = None if is_shared else _permission(export, is_hidden)
+    iterator = export.obj
+    chunk = export.chunk = Chunk(session, received)
     try:
         if may_go_on is _from_collection:
             _collect_quickly(iterator, chunk, most)
@@ -165,21 +166,21 @@ _WRAPPERS = (map, filter, zip, enumerate, reversed) + tuple(
 )
 
 
-def _permission(entry, is_hidden):
+def _permission(export, is_hidden):
     """What to ask after each item whether the next may be fetched, too; None for never.
 
     Of an iterator that is hidden its client has made it by iter(), and does nothing but next().
     """
-    is_alone = _is_alone(entry)
-    kind = type(entry[0])
+    is_alone = _is_alone(export)
+    kind = type(export.obj)
     if is_alone is False or kind in _NEVER:
         return None
-    if _is_from_collection(entry[0]):
+    if _is_from_collection(export.obj):
         return _from_collection
     if kind in _WRAPPERS or (is_hidden and is_alone):
         return _always
     if kind is types.GeneratorType:
-        return _always if _plain_yields(entry[0].gi_code) is ALL else _stands_at_plain_yield
+        return _always if _plain_yields(export.obj.gi_code) is ALL else _stands_at_plain_yield
     return None
 
 
@@ -198,15 +199,15 @@ def _always(iterator):
     return True
 
 
-def _is_alone(entry):
+def _is_alone(export):
     """Does nothing in this process refer to the iterator but the export? None if unknown."""
-    return None if _ALONE is None else sys.getrefcount(entry[0]) <= _ALONE
+    return None if _ALONE is None else sys.getrefcount(export.obj) <= _ALONE
 
 
 _ALONE = None
 if hasattr(sys, "getrefcount"):
-    _sample = [object()]
-    _ALONE = sys.getrefcount(_sample[0])
+    _sample = Export(object())
+    _ALONE = sys.getrefcount(_sample.obj)
 
 
 def _stands_at_plain_yield(generator):
