@@ -16,6 +16,8 @@ from harness import Figure, Section, interleave, median_ratio, private_home
 CALLS = 500
 ITEMS = 10_000
 RPYC_IN_FLIGHT = 50
+RPYC_INSPECTIONS = 10  # each takes many round trips
+RPYC = "rpyc"
 
 METHOD_TEXT = (
     f"Each figure is for one call of {CALLS}, or one item of {ITEMS}: the median of {{rounds}}"
@@ -52,19 +54,16 @@ def measure(rounds: int) -> Section:
         shapes: dict[str, tuple[Shape, int]] = stack.enter_context(_spawny())
         if find_spec("rpyc"):
             shapes |= stack.enter_context(_rpyc())
-        medians = interleave(
+        results = interleave(
             {name: _round(shape, count) for name, (shape, count) in shapes.items()}, rounds
         )
-    figures = [Figure(name, statistics.median(times), "µs") for name, times in medians.items()]
+    figures = [Figure(name, statistics.median(times), "µs") for name, times in results.items()]
     figures += [
         Figure(f"{name} / {RPYC}", median_ratio(ours, theirs), "x")
-        for name, ours in medians.items()
-        if (theirs := medians.get(f"{name.removeprefix('spawny, ')} ({RPYC})")) is not None
+        for name, ours in results.items()
+        if (theirs := results.get(f"{name.removeprefix('spawny, ')} ({RPYC})")) is not None
     ]
     return Section("Calls in other shapes", METHOD_TEXT.format(rounds=rounds), tuple(figures))
-
-
-RPYC = "rpyc"
 
 
 def _round(shape: Shape, count: int) -> Callable[[], float]:
@@ -171,7 +170,7 @@ def _rpyc() -> Iterator[dict[str, tuple[Shape, int]]]:
                     result.wait()
 
         def inspected() -> None:
-            for _ in range(CALLS // 50):
+            for _ in range(RPYC_INSPECTIONS):
                 inspect.signature(documented)
 
         yield {
@@ -180,5 +179,5 @@ def _rpyc() -> Iterator[dict[str, tuple[Shape, int]]]:
             f"callback ({RPYC})": (lambda: call_often(_nothing, CALLS), CALLS),
             f"items of a list ({RPYC})": (lambda: sum(all_items), ITEMS),
             f"items of a generator ({RPYC})": (lambda: sum(numbers()), ITEMS),
-            f"inspect.signature ({RPYC})": (inspected, CALLS // 50),
+            f"inspect.signature ({RPYC})": (inspected, RPYC_INSPECTIONS),
         }
