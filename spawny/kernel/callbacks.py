@@ -51,14 +51,17 @@ class Callbacks:
             if callback is None:
                 callback = RemoteCallback(self._calls, self._session, callback_id, name)
                 gone = functools.partial(self._gone, callback_id)
-                # One that has gone, but unheard by `_gone`, leaves its count to the new one.
-                count = entry[1] if entry else 0
+                # One that has gone, but unheard by `_gone`, leaves its count to the new one. Taken
+                # out at once: on PyPy `_gone` may come between any two lines of this, and tell it.
+                unheard = self._known.pop(callback_id, None)
+                count = unheard[1] if unheard else 0
                 entry = self._known[callback_id] = [weakref.ref(callback, gone), count]
             entry[1] += 1
             return callback
 
     def _gone(self, callback_id, reference):
-        # In the middle of any line of any thread: only what is safe there.
+        # In the middle of any line of any thread: only what is safe there. (So is the lock, under
+        # which nobody waits, and no user code runs.)
         with self._lock:
             entry = self._known.get(callback_id)
             if entry is None or entry[0] is not reference:
