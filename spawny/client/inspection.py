@@ -91,7 +91,7 @@ def underscored(proxy: ObjectProxy, reference: Reference, name: str) -> Any:
 def _underscored(proxy: ObjectProxy, reference: Reference, name: str) -> Any:
     kind = reference.remote_type
     if name == "__origin__" and _asks_help():
-        return origin(reference)
+        return _origin(reference)
     if name == "__mro_entries__" and kind.is_class:
         return _no_base(reference)
     if kind.lookup in ("type", "instance") and name not in reference.shadowed:
@@ -237,7 +237,7 @@ def _asks_help() -> bool:
     return sys._getframe(5).f_globals.get("__name__") == "pydoc"
 
 
-def origin(reference: Reference) -> type:
+def _origin(reference: Reference) -> type:
     """A class that looks like the remote one, or like that of the instance; for help() alone."""
     facts = facts_of(reference)
     owner = facts if reference.remote_type.is_class else reference.remote_type
