@@ -28,7 +28,8 @@ from .scope import Scope
 from .scope import current as current_scope
 
 if TYPE_CHECKING:
-    from .session import Epitaph, Session
+    from .references import Epitaph
+    from .session import Session
 
 
 def submit(callable_proxy: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:

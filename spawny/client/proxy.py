@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .inspection import Facts
+    from .references import Epitaph
     from .remote_type import RemoteType
-    from .session import Epitaph, Session
+    from .session import Session
     from .streams import Stream
 
 
