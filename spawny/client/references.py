@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # A frame of so many is small enough for the system to take it whole or not at all.
 RELEASES_A_FRAME = 1000
 
+# Before a thread uses more objects than this in one-way calls, these must have been made.
+USED_LIMIT = 1000
+
 
 class ProxyRef(weakref.ref[ObjectProxy]):
     """The session's entry for a proxy that is alive; it outlives the proxy to release it."""
@@ -47,6 +50,8 @@ class References:
         self.alive: dict[int, ProxyRef] = {}  # by oid
         self._lock = threading.Lock()
         self.released: deque[tuple[int, int]] = deque()  # (oid, count)
+        self._used: dict[int, set[int]] = {}  # thread -> oids in its one-way calls
+        self._withheld: list[tuple[int, int]] = []  # what is to be released after those
 
     def proxy(
         self,
@@ -89,8 +94,30 @@ class References:
         with self._lock:
             if self.alive.get(reference.oid) is entry:
                 del self.alive[reference.oid]
-        if reference.oid != wire.ROOT:
-            self.released.append((reference.oid, reference.count))
+            if reference.oid != wire.ROOT:
+                self._release(reference.oid, reference.count)
+
+    def _release(self, oid: int, count: int) -> None:
+        is_used = any(oid in used for used in self._used.values())
+        (self._withheld if is_used else self.released).append((oid, count))
+
+    def use(self, oids: set[int]) -> bool:
+        """This thread makes a one-way call with these objects: none of them may be released before,
+        which might come first on another connection. False where too many are used already."""
+        with self._lock:
+            used = self._used.setdefault(threading.get_ident(), set())
+            if used and len(used | oids) > USED_LIMIT:
+                return False
+            used |= oids
+            return True
+
+    def used(self) -> None:
+        """A later request was answered: this thread's one-way calls have been made."""
+        with self._lock:
+            if self._used.pop(threading.get_ident(), None) is not None:
+                withheld, self._withheld = self._withheld, []
+                for oid, count in withheld:
+                    self._release(oid, count)
 
     def release_frame(self) -> bytes:
         """The frame that releases what is to be released, or the first part of it."""
@@ -110,6 +137,8 @@ class References:
         self._types.clear()
         self.released.clear()
         with self._lock:
+            self._used.clear()
+            self._withheld.clear()
             for oid, entry in list(self.alive.items()):
                 if oid != wire.ROOT:
                     entry.reference.session = epitaph
@@ -119,6 +148,8 @@ class References:
         """In a forked child: with a janitor of its own, and nothing to release of the parent's."""
         self._lock = threading.Lock()
         self.released.clear()
+        self._used.clear()
+        self._withheld.clear()
         for entry in list(self.alive.values()):
             proxy = entry()
             if proxy is not None:

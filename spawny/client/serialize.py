@@ -41,8 +41,11 @@ def interpreter_tag() -> str:
     return f"{sys.implementation.name}{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def dumps(request: Any, session: Session) -> tuple[bytes, int]:
-    """(body, flags) of a request; raises `SerializationError` naming what cannot travel."""
+def dumps(request: Any, session: Session, oids: set[int] | None = None) -> tuple[bytes, int]:
+    """(body, flags) of a request; raises `SerializationError` naming what cannot travel.
+
+    The numbers of the objects in it are added to `oids`.
+    """
     try:
         body = pickle.dumps(request, session.pickle_protocol)
     except Exception:  # noqa: BLE001 (whatever it is, the careful way knows more of it)
@@ -50,13 +53,13 @@ def dumps(request: Any, session: Session) -> tuple[bytes, int]:
     else:
         if _NAMED not in body or (_MAIN not in body and PROXY_MARK not in body):
             return body, 0
-    return _dumps_carefully(request, session), wire.WITH_REFERENCES
+    return _dumps_carefully(request, session, oids), wire.WITH_REFERENCES
 
 
-def _dumps_carefully(request: Any, session: Session) -> bytes:
+def _dumps_carefully(request: Any, session: Session, oids: set[int] | None) -> bytes:
     try:
         # What the C pickler refused may have been a proxy or a callback and nothing else.
-        body = _dump(_ByName, request, session, unless=_MAIN)
+        body = _dump(_ByName, request, session, oids, unless=_MAIN)
     except Unsendable:
         raise
     except Exception:  # noqa: BLE001 (cloudpickle may do better, or says what is wrong)
@@ -66,7 +69,7 @@ def _dumps_carefully(request: Any, session: Session) -> bytes:
             return body
     kind = _by_value_class() if session.interpreter_tag == interpreter_tag() else _ByNameOnly
     try:
-        body = _dump(kind, request, session)
+        body = _dump(kind, request, session, oids)
     except Unsendable:
         raise
     except Exception as error:
@@ -78,7 +81,11 @@ def _dumps_carefully(request: Any, session: Session) -> bytes:
 
 
 def _dump(
-    kind: type[pickle.Pickler], request: Any, session: Session, unless: bytes | None = None
+    kind: type[pickle.Pickler],
+    request: Any,
+    session: Session,
+    oids: set[int] | None,
+    unless: bytes | None = None,
 ) -> bytes | None:
     """The pickle; None where it holds `unless`."""
     buffer = io.BytesIO()
@@ -86,6 +93,7 @@ def _dump(
     pickler.session = session  # type: ignore[attr-defined]
     sent: list[tuple[int, int]] = []
     pickler.sent = sent  # type: ignore[attr-defined]
+    pickler.oids = set() if oids is None else oids  # type: ignore[attr-defined]
     body = None
     try:
         pickler.dump(request)
@@ -121,6 +129,7 @@ def _persistent_id(pickler: Any, obj: Any) -> Any:
             f" {session.name!r}: pass spawny.value(...) of it, or spawny.callback(...) of its"
             " method, which is then called through this process"
         )
+    pickler.oids.add(reference.oid)
     return reference.oid
 
 

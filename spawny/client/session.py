@@ -182,13 +182,16 @@ class Session:
             raise overdue(self.name, scope, kind, request, Overdue.NOT_SENT)
         body, body_flags = dumps(request, self)
         channel: Channel | None = None
-        is_nested = False
+        is_nested = has_oneways = False
         try:
             if self.nested and (channel := self._nested_channel()) is not None:
                 is_nested = True
+                has_oneways = True
                 flags |= wire.NESTED
             elif self._oneways:
-                channel = self._oneways.pop(threading.get_ident(), None) or self._free_channel()
+                channel = self._oneways.pop(threading.get_ident(), None)
+                has_oneways = channel is not None
+                channel = channel or self._free_channel()
             else:
                 try:
                     channel = self._pool.pop()
@@ -213,8 +216,11 @@ class Session:
                 raise
             raise reason from (error if type(error) is ChannelClosed else None)
         finally:
-            if channel is not None and not is_nested:
-                self._give_back(channel)
+            if channel is not None:
+                if has_oneways:
+                    self._references.used()
+                if not is_nested:
+                    self._give_back(channel)
         try:
             if scope is not None and scope.is_over():
                 raise overdue(self.name, scope, kind, request, Overdue.INTERRUPTED) from failure
@@ -239,7 +245,8 @@ class Session:
         return self._oneways.pop(threading.get_ident(), None) or self._free_channel(), 0
 
     def give_back(self, channel: Channel) -> None:
-        """What was borrowed is free again."""
+        """What was borrowed is free again, its requests answered."""
+        self._references.used()
         if self.nested.get(threading.get_ident()) is not channel:
             self._give_back(channel)
 
@@ -295,8 +302,13 @@ class Session:
         scope = current_scope.get()
         if scope is not None and scope.is_over():
             raise overdue(self.name, scope, kind, request, Overdue.NOT_SENT)
-        body, flags = dumps(request, self)
+        oids = {request[0]}
+        body, flags = dumps(request, self, oids)
         flags |= wire.ONEWAY
+        if not self._references.use(oids):
+            self.request(wire.DESCRIBE, (wire.ROOT,))  # answered when those before have been made
+            self._references.used()
+            self._references.use(oids)
         ident = threading.get_ident()
         channel = self._nested_channel()
         if channel is not None:

@@ -18,7 +18,7 @@ from tests.end_to_end.processes import Script, eventually, kill
 from tests.interpreters import Interpreter
 
 SCRIPT = """
-import os, time
+import os, time, weakref
 events = []
 def note(x):
     events.append(x)
@@ -272,6 +272,36 @@ def test_a_oneway_call_that_is_not_taken_in_time(m: Any, tmp_path: Path) -> None
     assert spawny.daemon(m).interrupt()
     assert note(3) == 2
     assert m.events == [1, 3]
+
+
+def test_objects_of_oneway_calls_outlive_their_proxies(m: Any) -> None:
+    """They are released when the calls have been made, on whatever connection that happens."""
+    go = threading.Event()
+    identity, locals_ = m.identity, [m.make(), m.make()]
+    note = m.note
+    with ThreadPoolExecutor(1) as pool:
+        oneway(m.call)(callback(lambda: go.wait(30)))  # those behind it wait
+        oneway(locals_[0].__init__)()
+        oneway(note)(locals_[1])
+        locals_.clear()
+        for n in range(50):  # by which references are released, too
+            assert pool.submit(identity, n).result() == n
+        go.set()
+    assert len(m.events) == 1
+    assert "failed" not in "".join(spawny.daemon(m).logs())
+
+
+def test_oneway_calls_with_many_objects(m: Any) -> None:
+    """They are made, and the objects released after that."""
+    make, live = m.make, m.weakref.WeakSet()
+    things = [make() for _ in range(2500)]
+    add = oneway(live.add)
+    for thing in things:
+        add(thing)
+    assert len(live) == 2500
+    del thing
+    things.clear()
+    assert eventually(lambda: len(live) == 0)
 
 
 def test_a_oneway_call_may_call_back(m: Any) -> None:
