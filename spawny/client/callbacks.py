@@ -141,10 +141,11 @@ class Callbacks:
             values, (callback_id, names) = ResultUnpickler(
                 body[wire.NUMBER.size :], self._session
             ).load()
-        except Exception:
-            if flags & wire.WITH_REFERENCES:
-                raise
-            return wire.frame(wire.RETURN, number, wire.UNLOADED), None
+        except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
+            if not flags & wire.WITH_REFERENCES:
+                return wire.frame(wire.RETURN, number, wire.UNLOADED), None
+            pickled, _ = dumps(describe_exception(error), self._session)
+            return wire.frame(wire.RAISE, number + pickled), error
         positional = len(values) - len(names)
         kwargs = dict(zip(names, values[positional:], strict=True))
         try:

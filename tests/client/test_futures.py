@@ -182,7 +182,7 @@ def test_a_call_that_is_over_cannot_be_cancelled(module: Any) -> None:
 def test_a_deadline_holds_for_what_is_submitted_in_it(module: Any, tmp_path: Path) -> None:
     """Whether the call runs, waits in the line, or is awaited there."""
     call, forever, wait = module.call, module.forever, module.wait
-    with spawny.timeout(0.2):
+    with spawny.timeout(2):
         awaited = submit(forever)
         running = busy(wait, tmp_path / "fifo")
         queued = submit(call, "never")
