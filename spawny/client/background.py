@@ -62,7 +62,7 @@ class Events:
             elif kind == wire.ENDING:
                 self._ending = body.decode("utf-8", "replace")
             elif (session := self.session()) is not None:
-                session.on_event(kind, flags, body)
+                session.on_event(self, kind, flags, body)
         return bool(data)
 
     def over(self) -> None:

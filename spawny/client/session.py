@@ -388,11 +388,14 @@ class Session:
         _, type_id, _, description = self._ready(channel)
         self._attached = self.started
         self._references.learn(type_id, description)
+        before_events, self._events = self._events, None
         try:
             self.listen()
         except BaseException:
             self._discard(channel)
             raise
+        if before_events is not None:
+            before_events.leave()  # should that daemon live: it is of no more use to us
         self._pool.append(channel)
         self.gone = None
 
@@ -487,10 +490,12 @@ class Session:
             else:
                 self._give_back(channel)
 
-    def on_event(self, kind: int, flags: int, body: bytes) -> None:
+    def on_event(self, events: background.Events, kind: int, flags: int, body: bytes) -> None:
         """On the listener's thread: something that belongs to no call of ours."""
-        if kind == wire.CALLBACK and self._events is not None:
-            self.callbacks.serve_between_calls(self._events.send, flags, body)
+        if self._events not in (None, events):
+            return  # of an attachment before: its numbers mean others now
+        if kind == wire.CALLBACK:
+            self.callbacks.serve_between_calls(events.send, flags, body)
         elif kind == wire.DROPPED and self._callbacks is not None:
             self._callbacks.dropped(pickle.loads(body))
         elif kind == wire.DONE and self.line is not None:

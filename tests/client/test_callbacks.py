@@ -319,6 +319,17 @@ def test_a_call_that_waits_for_another_client_holds_up_what_follows_it(m: Any) -
     assert seen == [100, 300, 500]
 
 
+def test_callbacks_of_an_attachment_that_was_lost(m: Any) -> None:
+    """They are gone, and none of the next attachment is called in their place."""
+    seen = []
+    m.keep(callback(lambda: seen.append("before")))
+    reference_of(m).session.ended("was lost", may_come_back=True)
+    m.keep(callback(lambda: seen.append("after")))
+    with pytest.raises(ReferenceError, match="has left"):
+        m.call_kept()
+    assert seen == []
+
+
 def test_threads_hammer_with_nested_callbacks(m: Any) -> None:
     """Eight threads, three levels each way: every answer is right."""
 
