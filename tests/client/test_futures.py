@@ -184,6 +184,8 @@ def test_a_deadline_holds_for_what_is_submitted_in_it(module: Any, tmp_path: Pat
     call, forever, wait = module.call, module.forever, module.wait
     with spawny.timeout(2):
         awaited = submit(forever)
+        # One that has not begun when it is cancelled has nothing to clean up.
+        assert eventually(lambda: module.counts() == (1, 0))
         running = busy(wait, tmp_path / "fifo")
         queued = submit(call, "never")
     for future in (awaited, running, queued):
