@@ -105,6 +105,7 @@ class Callbacks:
         outer = nested.get(ident)
         nested[ident] = channel
         line = self._session.line
+        was_in_step, channel.is_in_step = channel.is_in_step, True
         try:
             if line is None:
                 reply, error = self._run(flags, body)
@@ -116,7 +117,8 @@ class Callbacks:
                 del nested[ident]
             else:
                 nested[ident] = outer
-        if channel.sock.fileno() < 0:
+            is_in_step, channel.is_in_step = channel.is_in_step, was_in_step
+        if not is_in_step:
             # A call that it made was given up, and the one that waits for it with that.
             raise error or CallCancelled(
                 f"a call in daemon {self._session.name!r} was given up, since one that its callback"

@@ -115,6 +115,7 @@ class Channel:
         "_serve_callback",
         "_waiting",
         "connection_id",
+        "is_in_step",
         "number",
         "sock",
     )
@@ -130,6 +131,8 @@ class Channel:
         self.sock = open_socket(path, timeout)
         self.connection_id = 0
         self.number = 0  # of requests sent, as the daemon counts them
+        # Has what a callback sent on it been answered? Else the call around that must not go on.
+        self.is_in_step = True
         self._reader = wire.FrameReader()
         self._waiting: list[Frame] = []
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}

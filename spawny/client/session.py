@@ -185,8 +185,8 @@ class Session:
         is_nested = has_oneways = False
         try:
             if self.nested and (channel := self._nested_channel()) is not None:
-                is_nested = True
-                has_oneways = True
+                is_nested = has_oneways = True
+                channel.is_in_step = False
                 flags |= wire.NESTED
             elif self._oneways:
                 channel = self._oneways.pop(threading.get_ident(), None)
@@ -219,7 +219,9 @@ class Session:
             if channel is not None:
                 if has_oneways:
                     self._references.used()
-                if not is_nested:
+                if is_nested:
+                    channel.is_in_step = True
+                else:
                     self._give_back(channel)
         try:
             if scope is not None and scope.is_over():
@@ -241,13 +243,16 @@ class Session:
         """A channel for requests of this thread, and the flags that these need on it."""
         nested = self._nested_channel()
         if nested is not None:
+            nested.is_in_step = False
             return nested, wire.NESTED
         return self._oneways.pop(threading.get_ident(), None) or self._free_channel(), 0
 
     def give_back(self, channel: Channel) -> None:
         """What was borrowed is free again, its requests answered."""
         self._references.used()
-        if self.nested.get(threading.get_ident()) is not channel:
+        if self.nested.get(threading.get_ident()) is channel:
+            channel.is_in_step = True
+        else:
             self._give_back(channel)
 
     def broken(
@@ -319,7 +324,9 @@ class Session:
             if channel is None:
                 channel = self._oneways[ident] = self._free_channel()
             channel.number += 1
+            channel.is_in_step = False
             channel.send_within(scope, wire.frame(kind, body, flags))
+            channel.is_in_step = True
         except ChannelClosed as closed:
             raise self._died(kind, request) from closed
         except BaseException as error:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import spawny
-from spawny import callback
+from spawny import CallCancelled, callback
+from spawny.client.channel import Channel
 from spawny.client.proxy import reference_of
 from tests.end_to_end.processes import eventually
 from tests.interpreters import Interpreter
@@ -359,6 +360,26 @@ def test_keyboard_interrupt_in_a_callback(m: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         m.call(callback(stop))
     assert m.identity(1) == 1
+
+
+def test_a_second_ctrl_c_in_a_callbacks_call(m: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However badly that breaks off, the call around it does not take its answer."""
+    identity = m.identity
+
+    def broken(*args: Any) -> Any:
+        raise KeyboardInterrupt  # the third
+
+    def press() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Channel, "answer", broken)
+            patch.setattr(Channel, "_spin", broken)
+            patch.setattr(Channel, "interrupt", broken)
+            with pytest.raises(KeyboardInterrupt):
+                identity("nested")
+
+    with pytest.raises(CallCancelled, match="callback"):
+        m.call(callback(lambda: m.call(callback(press))))
+    assert m.call(callback(lambda: m.call(callback(lambda: "fine")))) == "fine"
 
 
 def test_arguments_are_released(m: Any) -> None:
