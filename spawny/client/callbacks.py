@@ -7,8 +7,10 @@ daemon makes between calls (a thread of its own, another client's call) gets a t
 
 from __future__ import annotations
 
+import itertools
 import threading
 from contextlib import suppress
+from types import BuiltinMethodType, MethodType
 
 from ..errors import CallCancelled, InvalidRequest
 from ..kernel import wire
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
     from .channel import Channel
     from .session import Session
+
+# A bound method is made anew each time that it is asked for.
+_METHODS = (MethodType, BuiltinMethodType)
 
 
 class Callback:
@@ -59,28 +64,25 @@ class Callbacks:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer that comes in the middle may send some, too
         self._by_id: dict[int, _Entry] = {}
         self._ids: dict[Any, int] = {}
-        self._next_id = 0
+        self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def send(self, callback: Callback) -> tuple[int, str]:
-        """(number, name) for the daemon: the same for equal functions, as long as it uses one."""
+        """(number, name) for the daemon: the same for the same function, as long as it uses one."""
         function = callback.function
+        # Of other callables code would decide whether they are equal; a proxy's is in a daemon.
+        key = function if type(function) in _METHODS else id(function)
         with self._lock:
-            try:
-                key: Any = function
-                known = self._ids.get(key)
-            except TypeError:  # no hash
-                key = id(function)
-                known = self._ids.get(key)
+            known = self._ids.get(key)
             if known is None:
-                self._next_id += 1
-                known = self._ids[key] = self._next_id
+                known = next(self._numbers)
                 self._by_id[known] = _Entry(function, key)
+                self._ids[key] = known
             entry = self._by_id[known]
             entry.count += 1
         return known, entry.name

@@ -210,6 +210,25 @@ def test_one_that_is_kept_is_the_same_one(m: Any) -> None:
     assert m.same(callback(seen.append), callback(seen.append))
 
 
+def test_what_is_called_need_not_compare(m: Any) -> None:
+    """Whether it is the same is no question for its own code, which could be in any daemon."""
+
+    class Odd:
+        def __call__(self) -> int:
+            return 5
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("do not ask")
+
+        def __hash__(self) -> int:
+            return 1
+
+    one, two = callback(Odd()), callback(Odd())
+    assert m.same(one, one)
+    assert not m.same(one, two)
+    assert m.call(one) == 5
+
+
 def test_dropped_callbacks_are_let_go_here(m: Any) -> None:
     """Once the daemon has no use for it, nothing here keeps the function alive."""
     session: Any = reference_of(m).session
