@@ -154,8 +154,10 @@ class Callbacks:
         kwargs = dict(zip(names, values[positional:], strict=True))
         try:
             with self._lock:
-                function = self._by_id[callback_id].function
-            result = function(*values[:positional], **kwargs)
+                entry = self._by_id.get(callback_id)
+            if entry is None:
+                raise ReferenceError("this callback was let go when its daemon was lost")
+            result = entry.function(*values[:positional], **kwargs)
             pickled, _ = dumps(result, self._session)
             return wire.frame(wire.RETURN, number + pickled), None
         except BaseException as error:  # noqa: BLE001 (raised in the daemon)

@@ -40,6 +40,7 @@ class Calls:
         self._settling = threading.Lock()  # a request is either over or interrupted
         self._callback_numbers = itertools.count(1)
         self._interrupts_held = False
+        self.control_thread = None
         self.count = 0
         self.running = None  # of the thread that has the floor
         self.waiting = []  # for their callbacks
@@ -100,6 +101,9 @@ class Calls:
         self.count += 1
         self._server.flush_pending()  # the rest of a line belongs before the answer
         self._caller = None
+        if running.dropped is not None:
+            for dropped in running.dropped:
+                self._tell_dropped(*dropped)
         if flags & wire.PIPELINED and connection.held is not None:
             connection.kept[number], connection.held = connection.held, None
         if flags & wire.ONEWAY:
@@ -264,6 +268,14 @@ class Calls:
     def call_back(self, session, callback_id, name, args, kwargs):
         """Run a function of the client of this session, with whatever it calls here meanwhile."""
         callbacks.need_room()
+        server = self._server
+        if server.is_ending or server.is_child:
+            state = "is ending" if server.is_ending else "has forked this process"
+            text = "daemon %r %s: the callback %s is not called any more"
+            raise ReferenceError(text % (server.name, state, name))
+        if threading.get_ident() == self.control_thread:
+            # The collector runs finalizers on any thread; this is the one that would end the wait.
+            raise ReferenceError("the callback %s cannot be called on spawny's own thread" % name)
         running = self.running
         is_here = (
             running is not None
@@ -411,7 +423,13 @@ class Calls:
 
     def drop_callback(self, session, callback_id, count):
         """User code has let go of a callback; from any thread, in the middle of anything."""
-        self._server.post(self._tell_dropped, session, callback_id, count)
+        running = self.running
+        if running is None or running.thread != threading.get_ident():
+            self._server.post(self._tell_dropped, session, callback_id, count)
+            return
+        # The collector comes here before the finalizers of a cycle, which may call it once more.
+        running.dropped = running.dropped or []
+        running.dropped.append((session, callback_id, count))
 
     def _tell_dropped(self, session, callback_id, count):
         if session.events is not None and not session.is_over:

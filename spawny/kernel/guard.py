@@ -79,6 +79,7 @@ class Guard(threading.Thread):
         _after_fork_in_child(self._leave_to_parent)
 
     def run(self):
+        self._server.calls.control_thread = threading.get_ident()
         self._connect_link()
         while True:
             ready = self._poller.poll(self._poll_milliseconds())

@@ -23,6 +23,7 @@ class Running:
         "since",
         "thread",
         "is_cancelled",
+        "dropped",
     )
 
     def __init__(self, connection, number, kind, flags=0):
@@ -36,6 +37,7 @@ class Running:
         self.request = None  # its fields, once they are unpickled
         self.since = time.monotonic()
         self.is_cancelled = False
+        self.dropped = None  # callbacks that went meanwhile, to be told when it is over
 
     def describe(self, exports):
         """The "busy" of a pong."""

@@ -19,7 +19,7 @@ from tests.end_to_end.processes import eventually
 from tests.interpreters import Interpreter
 
 SCRIPT = """
-import os, signal, threading, time
+import atexit, gc, os, signal, threading, time
 
 class Thing:
     def __init__(self, number):
@@ -59,6 +59,29 @@ def between_calls(f, n):
             except Exception as error:
                 results.append(repr(error))
     threading.Thread(target=run).start()
+class Cycle:
+    def __init__(self, f):
+        self.f, self.me = f, self
+    def __del__(self):
+        self.f(1)
+        self.f(2)
+def make_cycle(f):
+    Cycle(f)
+def collect():
+    gc.collect()
+def attempt(f, path):
+    try:
+        f()
+    except ReferenceError as error:
+        text = str(error)
+    with open(path, "w") as file:
+        file.write(text)
+def attempt_at_exit(f, path):
+    atexit.register(attempt, f, path)
+def attempt_on_control_thread(f, path):
+    for thread in threading.enumerate():
+        if thread.name == "spawny-control":
+            thread.ask(attempt, f, path)
 inside = []
 def exclusively(with_alarm):
     inside.append(1)
@@ -259,6 +282,29 @@ def test_callbacks_beside_what_travels_by_value_are_let_go(m: Any) -> None:
             m.call(callback(lambda *args: None), threading.Lock())
     callbacks = reference_of(m).session.callbacks
     assert eventually(lambda: m.identity(1) and not len(callbacks))
+
+
+def test_from_the_finalizer_of_a_cycle(home: Path, interpreter: Interpreter) -> None:
+    """It may be called there, although the collector knows by then that it goes, too."""
+    m = spawny.run_script(SCRIPT, interpreter.path)
+    seen: list[int] = []
+    for _ in range(10):
+        m.make_cycle(callback(seen.append))
+        assert eventually(lambda: (m.collect(), seen == [1, 2])[1])
+        seen.clear()
+    assert eventually(lambda: (m.collect(), not len(reference_of(m).session.callbacks))[1])
+    m.terminate_daemon()
+
+
+def test_from_where_none_can_be_waited_for(m: Any, tmp_path: Path) -> None:
+    """At the end of the daemon, and where the collector runs a finalizer on spawny's own thread."""
+    never = callback(lambda: None)
+    paths = [tmp_path / "control", tmp_path / "exit"]
+    m.attempt_on_control_thread(never, str(paths[0]))
+    assert eventually(lambda: paths[0].exists() and "own thread" in paths[0].read_text())
+    m.attempt_at_exit(never, str(paths[1]))
+    m.terminate_daemon()
+    assert "is ending" in paths[1].read_text()
 
 
 def test_from_a_thread_of_the_daemon(m: Any) -> None:
