@@ -102,7 +102,12 @@ class CallCancelled(SpawnyError):
 
 
 class SerializationError(SpawnyError, TypeError):
-    """An argument, a definition or a result cannot travel; the message names the culprit."""
+    """An argument, a definition or a result cannot travel; the message names the culprit.
+
+    `proxy` is a proxy of a result for which there is no memory here, else None: it stays there.
+    """
+
+    proxy: object = None
 
 
 class InterpreterNotFound(SpawnyError, LookupError):

@@ -14,9 +14,10 @@ import socket
 import threading
 import weakref
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from ..kernel import wire
+from ..kernel.buffers import Parts
 from .channel import show
 from .log import log
 
@@ -24,6 +25,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .references import Epitaph, ProxyRef
     from .session import Session
+
+
+# Sessions that keep memory for the next message are looked at so often.
+TIDY_SECONDS = 1.0
 
 
 class Events:
@@ -39,10 +44,15 @@ class Events:
         self._ending: str | None = None
         self._sending = threading.Lock()
 
-    def send(self, data: bytes) -> None:
-        """Send whole frames; from any thread. Raises OSError when the daemon is gone."""
+    def send(self, frame: bytes | Parts) -> None:
+        """Send a whole frame; from any thread. Raises OSError when the daemon is gone."""
         with self._sending:
-            self.sock.sendall(data)
+            if type(frame) is Parts:
+                for piece in frame.pieces:
+                    self.sock.sendall(piece)
+                frame.sent(self)
+            else:
+                self.sock.sendall(frame)  # type: ignore[arg-type]  # bytes
 
     def leave(self) -> None:
         """The session is over; a daemon that ends with it will close this connection by that."""
@@ -111,14 +121,22 @@ class _Janitor(threading.Thread):
     def __init__(self, collected: SimpleQueue[ProxyRef | Session]) -> None:
         super().__init__(name="spawny-janitor", daemon=True)
         self._collected = collected
+        self._again: set[Session | Epitaph] = set()
+
+    @property
+    def _pause(self) -> float | None:
+        return TIDY_SECONDS if self._again else None
 
     def run(self) -> None:
         while True:
-            sessions = {self._take(self._collected.get())}
+            try:
+                sessions = {self._take(self._collected.get(timeout=self._pause))}
+            except Empty:
+                sessions = self._again
             while not self._collected.empty():
                 sessions.add(self._take(self._collected.get()))
-            for session in sessions:
-                session.tidy()
+            again = {session for session in sessions if session.tidy()}
+            self._again = again | (self._again - sessions)
 
     def _take(self, item: ProxyRef | Session) -> Session | Epitaph:
         if not isinstance(item, weakref.ref):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, StaleReference
 from ..kernel import wire
+from ..kernel.buffers import Parts
 from .channel import Overdue
 from .proxy import ObjectProxy, call_request, checked_proxy, reference_of
 from .scope import current
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from .session import Session
 
     # (its future, the request, the same for messages, the proxy: kept alive until it was called)
-    _Call = tuple[Future[Any], tuple[int, bytes, int], tuple[int, tuple[Any, ...]], ObjectProxy]
+    _Call = tuple[
+        Future[Any], tuple[int, bytes | Parts, int], tuple[int, tuple[Any, ...]], ObjectProxy
+    ]
 
 
 class BatchFuture(Future[Any]):

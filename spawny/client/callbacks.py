@@ -14,8 +14,9 @@ from types import BuiltinMethodType, MethodType
 
 from ..errors import CallCancelled, InvalidRequest
 from ..kernel import wire
+from ..kernel.buffers import Parts
 from .failures import describe_exception
-from .serialize import ResultUnpickler, dumps
+from .serialize import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ class Callbacks:
             )
         channel.send(reply)
 
-    def serve_between_calls(self, send: Callable[[bytes], None], flags: int, body: bytes) -> None:
+    def serve_between_calls(
+        self, send: Callable[[bytes | Parts], None], flags: int, body: bytes
+    ) -> None:
         """The same on a thread of its own, for a callback that no call of ours makes."""
 
         def run() -> None:
@@ -138,18 +141,17 @@ class Callbacks:
 
         threading.Thread(target=run, name="spawny-callback", daemon=True).start()
 
-    def _run(self, flags: int, body: bytes) -> tuple[bytes, BaseException | None]:
+    def _run(self, flags: int, body: bytes) -> tuple[bytes | Parts, BaseException | None]:
         """The frame that answers a CALLBACK, and what was raised, if anything."""
         number = body[: wire.NUMBER.size]
         try:
-            values, (callback_id, names) = ResultUnpickler(
-                body[wire.NUMBER.size :], self._session
-            ).load()
+            values, (callback_id, names) = self._session.load(
+                memoryview(body)[wire.NUMBER.size :], flags | wire.WITH_REFERENCES
+            )
         except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
             if not flags & wire.WITH_REFERENCES:
                 return wire.frame(wire.RETURN, number, wire.UNLOADED), None
-            pickled, _ = dumps(describe_exception(error), self._session)
-            return wire.frame(wire.RAISE, number + pickled), error
+            return self._reply(wire.RAISE, number, describe_exception(error)), error
         positional = len(values) - len(names)
         kwargs = dict(zip(names, values[positional:], strict=True))
         try:
@@ -158,11 +160,14 @@ class Callbacks:
             if entry is None:
                 raise ReferenceError("this callback was let go when its daemon was lost")
             result = entry.function(*values[:positional], **kwargs)
-            pickled, _ = dumps(result, self._session)
-            return wire.frame(wire.RETURN, number + pickled), None
+            return self._reply(wire.RETURN, number, result), None
         except BaseException as error:  # noqa: BLE001 (raised in the daemon)
-            pickled, _ = dumps(describe_exception(error), self._session)
-            return wire.frame(wire.RAISE, number + pickled), error
+            return self._reply(wire.RAISE, number, describe_exception(error)), error
+
+    def _reply(self, kind: int, number: bytes, value: Any) -> bytes | Parts:
+        pickled, flags = dumps(value, self._session)
+        frame: bytes | Parts = wire.frame(kind, number + pickled, flags)
+        return frame
 
 
 class _Entry:

@@ -19,15 +19,17 @@ from contextlib import contextmanager, suppress
 
 from ..errors import UnsafePath
 from ..kernel import wire
+from ..kernel.buffers import Parts, join
 from ..kernel.sessions import PIECE_BYTES, peer_uid
 from .interrupt import PassingInterrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from .scope import Scope
+    from .session import Session
 
 READ_BYTES = 64 * 1024
 
@@ -112,7 +114,7 @@ class Channel:
         "_decoders",
         "_path",
         "_reader",
-        "_serve_callback",
+        "_session",
         "_waiting",
         "connection_id",
         "is_in_step",
@@ -124,10 +126,10 @@ class Channel:
         self,
         path: str,
         timeout: float | None = None,
-        serve_callback: Callable[[Channel, int, bytes], None] | None = None,
+        session: Session | None = None,
     ) -> None:
         self._path = path
-        self._serve_callback = serve_callback
+        self._session = session
         self.sock = open_socket(path, timeout)
         self.connection_id = 0
         self.number = 0  # of requests sent, as the daemon counts them
@@ -141,7 +143,12 @@ class Channel:
         self.sock.close()
 
     def exchange(
-        self, kind: int, body: bytes, flags: int, before: bytes = b"", scope: Scope | None = None
+        self,
+        kind: int,
+        body: bytes | Parts,
+        flags: int,
+        before: bytes = b"",
+        scope: Scope | None = None,
     ) -> Frame:
         """Send a request (after the frames `before`) and give its answer, output shown and
         callbacks run meanwhile.
@@ -157,7 +164,7 @@ class Channel:
         return self._spin() or self.answer(number)
 
     def _exchange_within(
-        self, scope: Scope, number: int, data: bytes, is_sent: bool = False
+        self, scope: Scope, number: int, data: bytes | Parts, is_sent: bool = False
     ) -> Frame:
         try:
             if not scope.begin(self, number) or scope.remaining() == 0:
@@ -190,7 +197,7 @@ class Channel:
                 self.sock.settimeout(None)
 
     def pipeline(
-        self, requests: list[tuple[int, bytes, int]], scope: Scope | None = None
+        self, requests: list[tuple[int, bytes | Parts, int]], scope: Scope | None = None
     ) -> Iterator[tuple[int, Frame]]:
         """Send requests without waiting for each one's answer; (number, answer) of each, in order.
 
@@ -216,10 +223,10 @@ class Channel:
             # may make others before the next.
             number = self.number = self.number + 1
             if scope is None:
-                self.send(b"".join(data))
+                self.send(join(data))
                 yield number, self._waiting_answer() or self._spin() or self.answer(number)
             else:
-                yield number, self._exchange_within(scope, number, b"".join(data), is_sent)
+                yield number, self._exchange_within(scope, number, join(data), is_sent)
             pending -= sizes.popleft()
 
     def _waiting_answer(self) -> Frame | None:
@@ -228,17 +235,22 @@ class Channel:
             return self._waiting.pop(0)
         return None
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | Parts) -> None:
         """Send whole frames; raises `ChannelClosed`."""
         sock = self.sock
         try:
-            sent = sock.send(data)
+            if type(data) is Parts:
+                for piece in data.pieces:
+                    sock.sendall(piece)
+                data.sent(self)
+                return
+            sent = sock.send(data)  # type: ignore[arg-type]  # bytes
             if sent < len(data):
-                sock.sendall(memoryview(data)[sent:])
+                sock.sendall(memoryview(data)[sent:])  # type: ignore[arg-type]
         except OSError as error:
             raise _reason(error) from error
 
-    def send_within(self, scope: Scope | None, data: bytes) -> None:
+    def send_within(self, scope: Scope | None, data: bytes | Parts) -> None:
         """The same, but raises `Overdue` where the scope ends before all of it was taken."""
         if scope is None:
             self.send(data)
@@ -291,8 +303,8 @@ class Channel:
             if frame[0] != wire.CALLBACK:
                 return frame
             self.sock.settimeout(None)
-            assert self._serve_callback is not None
-            self._serve_callback(self, frame[1], frame[2])
+            assert self._session is not None
+            self._session.serve_callback(self, frame[1], frame[2])
             if scope is not None:
                 remaining = scope.remaining()
                 if remaining is not None:
@@ -325,9 +337,13 @@ class Channel:
         while True:
             while self._waiting:
                 frame = self._waiting.pop(0)
-                if frame[0] != wire.OUTPUT:
+                if frame[0] == wire.OUTPUT:
+                    self.show(frame[1], frame[2])
+                elif frame[0] == wire.SEGMENTS:
+                    assert self._session is not None
+                    self._session.heard(frame[2])
+                else:
                     return frame
-                self.show(frame[1], frame[2])
             self._waiting = self._receive()
 
     def _receive(self) -> list[Frame]:
@@ -385,20 +401,46 @@ def _reason(error: OSError) -> OSError:
     return ChannelClosed() if error.errno is not None else error
 
 
-def errand(path: str, kind: int, *fields: Any, timeout: float = ERRAND_SECONDS) -> Any:
-    """Have the daemon's control thread do something at once; its answer.
+def errand(
+    path: str,
+    kind: int,
+    *fields: Any,
+    timeout: float = ERRAND_SECONDS,
+    descriptor: int | None = None,
+) -> Any:
+    """Have the daemon's control thread do something at once, with a descriptor perhaps; its answer.
 
     Raises OSError where no daemon listens, or it does not answer within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     with open_socket(path, timeout) as sock:
+        frame = wire.frame(kind, pickle.dumps(fields, 2))
+        if descriptor is None:
+            sock.sendall(frame)
+        else:
+            socket.send_fds(sock, [frame], [descriptor])
+        return _acknowledged(sock, deadline)[0]
+
+
+def errand_for_descriptor(path: str, kind: int, *fields: Any) -> tuple[Any, int | None]:
+    """The same for an errand that is answered with a descriptor, too; None where there is no room
+    for one in this process."""
+    deadline = time.monotonic() + ERRAND_SECONDS
+    with open_socket(path, ERRAND_SECONDS) as sock:
         sock.sendall(wire.frame(kind, pickle.dumps(fields, 2)))
-        reader = wire.FrameReader()
-        while True:
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
-            data = sock.recv(4096)
-            if not data:
-                raise ChannelClosed()
-            for answer, _, body in reader.feed(data):
-                if answer == wire.ACK:
-                    return pickle.loads(body)
+        answer, descriptors = _acknowledged(sock, deadline)
+    return answer, descriptors[0] if descriptors else None
+
+
+def _acknowledged(sock: socket.socket, deadline: float) -> tuple[Any, list[int]]:
+    reader = wire.FrameReader()
+    descriptors: list[int] = []
+    while True:
+        sock.settimeout(max(0.001, deadline - time.monotonic()))
+        data, came, _, _ = socket.recv_fds(sock, 4096, 1)
+        descriptors += came
+        if not data:
+            raise ChannelClosed()
+        for answer, _, body in reader.feed(data):
+            if answer == wire.ACK:
+                return pickle.loads(body), descriptors

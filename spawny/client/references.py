@@ -181,8 +181,9 @@ class Epitaph:
     def release(self, entry: ProxyRef) -> None:
         """There is nothing to release any more."""
 
-    def tidy(self) -> None:
+    def tidy(self) -> bool:
         """Nor anything to leave."""
+        return False
 
 
 def run_of(started: dict[str, Any]) -> tuple[str, int]:

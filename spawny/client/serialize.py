@@ -14,10 +14,11 @@ import pickle
 import sys
 
 from ..errors import SerializationError
-from ..kernel import wire
+from ..kernel import buffers, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from .session import Session
@@ -41,43 +42,53 @@ def interpreter_tag() -> str:
     return f"{sys.implementation.name}{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def dumps(request: Any, session: Session, oids: set[int] | None = None) -> tuple[bytes, int]:
+def dumps(
+    request: Any, session: Session, oids: set[int] | None = None
+) -> tuple[bytes | buffers.Parts, int]:
     """(body, flags) of a request; raises `SerializationError` naming what cannot travel.
 
     The numbers of the objects in it are added to `oids`.
     """
     try:
-        body = pickle.dumps(request, session.pickle_protocol)
+        body, large = buffers.dumps(request, session.pickle_protocol)
     except Exception:  # noqa: BLE001 (whatever it is, the careful way knows more of it)
         pass
     else:
         if _NAMED not in body or (_MAIN not in body and PROXY_MARK not in body):
+            if large:
+                return session.lending.pack(body, large), wire.WITH_BUFFERS
             return body, 0
-    return _dumps_carefully(request, session, oids), wire.WITH_REFERENCES
+    body, large = _dumps_carefully(request, session, oids)
+    if large:
+        packed = session.lending.pack(body, large)
+        return packed, wire.WITH_REFERENCES | wire.WITH_BUFFERS
+    return body, wire.WITH_REFERENCES
 
 
-def _dumps_carefully(request: Any, session: Session, oids: set[int] | None) -> bytes:
+def _dumps_carefully(
+    request: Any, session: Session, oids: set[int] | None
+) -> tuple[bytes, list[Any]]:
     try:
         # What the C pickler refused may have been a proxy or a callback and nothing else.
-        body = _dump(_ByName, request, session, oids, unless=_MAIN)
+        found = _dump(_ByName, request, session, oids, unless=_MAIN)
     except Unsendable:
         raise
     except Exception:  # noqa: BLE001 (cloudpickle may do better, or says what is wrong)
         pass
     else:
-        if body is not None:
-            return body
+        if found is not None:
+            return found
     kind = _by_value_class() if session.interpreter_tag == interpreter_tag() else _ByNameOnly
     try:
-        body = _dump(kind, request, session, oids)
+        found = _dump(kind, request, session, oids)
     except Unsendable:
         raise
     except Exception as error:
         raise Unsendable(
             f"an argument cannot travel to daemon {session.name!r}: {_first_line(error)}"
         ) from error
-    assert body is not None
-    return body
+    assert found is not None
+    return found
 
 
 def _dump(
@@ -86,23 +97,24 @@ def _dump(
     session: Session,
     oids: set[int] | None,
     unless: bytes | None = None,
-) -> bytes | None:
-    """The pickle; None where it holds `unless`."""
-    buffer = io.BytesIO()
-    pickler = kind(buffer, session.pickle_protocol)
-    pickler.session = session  # type: ignore[attr-defined]
+) -> tuple[bytes, list[Any]] | None:
+    """The pickle and its buffers; None where it holds `unless`."""
+    file = io.BytesIO()
+    collector = buffers.Collector(session.pickle_protocol)
+    pickler = collector.pickler(kind, file)
+    pickler.session = session
     sent: list[tuple[int, int]] = []
-    pickler.sent = sent  # type: ignore[attr-defined]
-    pickler.oids = set() if oids is None else oids  # type: ignore[attr-defined]
+    pickler.sent = sent
+    pickler.oids = set() if oids is None else oids
     body = None
     try:
         pickler.dump(request)
-        if unless is None or unless not in buffer.getvalue():
-            body = buffer.getvalue()
+        if unless is None or unless not in file.getvalue():
+            body = file.getvalue()
     finally:
         if body is None and sent:
             session.callbacks.dropped(sent)
-    return body
+    return None if body is None else (body, collector.buffers)
 
 
 def _persistent_id(pickler: Any, obj: Any) -> Any:
@@ -174,11 +186,13 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-class ResultUnpickler(pickle.Unpickler):
-    """Loads results among which are objects that stay in their daemon."""
+class ResultUnpickler(buffers.Unpickler):
+    """Loads results among which are large buffers, or objects that stay in their daemon."""
 
-    def __init__(self, body: bytes, session: Session) -> None:
-        super().__init__(io.BytesIO(body))
+    def __init__(
+        self, body: bytes | memoryview, session: Session, large: Sequence[Any] = ()
+    ) -> None:
+        super().__init__(body, large)  # type: ignore[no-untyped-call]
         self._session = session
 
     def persistent_load(self, reference: Any) -> Any:

@@ -23,6 +23,7 @@ from ..errors import (
     StaleReference,
 )
 from ..kernel import wire
+from ..kernel.buffers import can_borrow
 from . import background, interrupt
 from .channel import Channel, ChannelClosed, Overdue, open_socket
 from .failures import is_ours, remote_exception
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from .callbacks import Callbacks
     from .futures import Line
+    from .lending import Lending
 
 # A value that was loaded here is let go by the daemon with the next request anyway; a larger one is
 # not kept waiting for that.
@@ -75,7 +77,9 @@ class Session:
         self.line: Line | None = None  # of submitted calls, see futures.py
         self.nested: dict[int, Channel] = {}  # thread -> whose callback it runs, see callbacks.py
         self._callbacks: Callbacks | None = None
-        self._callbacks_lock = threading.Lock()
+        self._lending: Lending | None = None
+        self.has_news = False  # of segments, for the daemon
+        self._making_lock = threading.Lock()  # of these two
         # thread -> the channel of its one-way calls; its next request takes it, to come after them
         self._oneways: dict[int, Channel] = {}
 
@@ -95,7 +99,7 @@ class Session:
 
         Raises OSError where nobody listens and `ChannelClosed` where the daemon ends meanwhile.
         """
-        channel = Channel(self.path, GREETING_SECONDS, self._serve_callback)
+        channel = Channel(self.path, GREETING_SECONDS, self)
         try:
             channel.sock.sendall(self._hello(wire.ROLE_CALLS))
             kind, _, body = channel.next_frame()
@@ -151,6 +155,7 @@ class Session:
             os.getpid(),
             pickle.HIGHEST_PROTOCOL,
             self.parent_id,
+            can_borrow(),
         )
         frame: bytes = wire.frame(wire.HELLO, pickle.dumps(fields, 2))
         return frame
@@ -199,6 +204,8 @@ class Session:
                     channel = self._new_channel()
             references = self._references
             before = references.release_frame() if references.released else b""
+            if self.has_news:
+                before += self._news()
             answer, answer_flags, body = channel.exchange(
                 kind, body, flags | body_flags, before, scope
             )
@@ -229,6 +236,29 @@ class Session:
             raise failure
         finally:
             del failure  # or this frame and the exception's traceback would keep each other alive
+
+    # --- segments ---
+
+    @property
+    def lending(self) -> Lending:
+        """The memory that is shared with the daemon."""
+        if self._lending is None:
+            from .lending import Lending
+
+            with self._making_lock:
+                self._lending = self._lending or Lending(self)
+        return self._lending
+
+    def heard(self, body: bytes) -> None:
+        """The daemon tells something of segments."""
+        if self._lending is not None:
+            self._lending.heard(body)
+
+    def _news(self) -> bytes:
+        self.has_news = False  # first: what comes now is told the next time, at the latest
+        return b"" if self._lending is None else self._lending.frame()
+
+    # --- channels ---
 
     def _nested_channel(self) -> Channel | None:
         """That of the call whose callback this thread runs, if it does."""
@@ -288,11 +318,12 @@ class Session:
         if self._callbacks is None:
             from .callbacks import Callbacks
 
-            with self._callbacks_lock:
+            with self._making_lock:
                 self._callbacks = self._callbacks or Callbacks(self)
         return self._callbacks
 
-    def _serve_callback(self, channel: Channel, flags: int, body: bytes) -> None:
+    def serve_callback(self, channel: Channel, flags: int, body: bytes) -> None:
+        """Run the function of ours that the call under way on this channel calls."""
         self.callbacks.serve(channel, flags, body)
 
     def send_oneway(self, kind: int, request: tuple[Any, ...]) -> None:
@@ -368,7 +399,7 @@ class Session:
         self._pool.append(channel)
         if not self._references.alive:
             self.close()  # the last proxy went while this call was under way
-        elif self._references.released:
+        elif self._references.released or self.has_news:
             background.collected.put(self)
 
     def come_back(self, request: tuple[Any, ...]) -> None:
@@ -411,9 +442,13 @@ class Session:
             return
         self._channels.discard(channel)
         channel.close()
+        if self._lending is not None:
+            self._lending.channel_is_over(channel)
 
     def _value(self, channel: Channel, body: bytes, flags: int, nested: int = 0) -> Any:
         """The value; where it does not load here, a reference to it, without a second call."""
+        if flags & (wire.WITH_BUFFERS | wire.LOST):
+            return self._large_value(channel, body, flags, nested)
         if flags & wire.WITH_REFERENCES:
             return self.load(body, flags)
         if not flags & wire.IS_HELD:
@@ -432,8 +467,36 @@ class Session:
             return value
         return self.held(channel, channel.number, nested)
 
-    def load(self, body: bytes, flags: int) -> Any:
+    def _large_value(self, channel: Channel, body: bytes, flags: int, nested: int) -> Any:
+        try:
+            value = self.load(body, flags)
+        except Exception as error:
+            if not flags & wire.IS_HELD:
+                text = f"what was copied from daemon {self.name!r} does not load here: {error}"
+                raise AnswerUnusable(errors.SerializationError(text)) from error
+            proxy = self.held(channel, channel.number, nested)
+            if isinstance(error, (OSError, MemoryError)):
+                # Of the class it would load: a proxy in its place would be a surprise.
+                text = (
+                    f"there is no room here for a result of daemon {self.name!r}: {error}. It stays"
+                    " there, and the attribute `proxy` of this exception is a proxy of it"
+                )
+                unusable = errors.SerializationError(text)
+                unusable.proxy = proxy
+                raise AnswerUnusable(unusable) from error
+            log("debug", "a result of daemon %r stays there: %s", self.name, error)
+            return proxy
+        if flags & wire.IS_HELD:
+            channel.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
+        return value
+
+    def load(self, body: bytes | memoryview, flags: int) -> Any:
         """What a VALUE holds; raises whatever its loading does."""
+        if flags & wire.LOST:
+            raise MemoryError("it is larger than the memory that is free")
+        if flags & wire.WITH_BUFFERS:
+            pickled, large = self.lending.unpack(body)
+            return ResultUnpickler(pickled, self, large).load()
         if flags & wire.WITH_REFERENCES:
             return ResultUnpickler(body, self).load()
         return pickle.loads(body)
@@ -470,38 +533,46 @@ class Session:
         if self.gone is not None and not self._references.alive:
             _SESSIONS.discard(self)
 
-    def tidy(self) -> None:
-        """On the janitor's thread: what collected proxies leave to be done. Never waits."""
+    def tidy(self) -> bool:
+        """On the janitor's thread: what collected proxies and arrays leave to be done. Never waits.
+        True if it is to be called again in a while."""
         if self.gone is not None:
-            return
+            return False
         if not self._references.alive and len(self._pool) + len(self._oneways) == len(
             self._channels
         ):
             self.close()
-            return
-        while self._references.released:
+            return False
+        is_left = self._lending is not None and self._lending.trim()
+        while self._references.released or self.has_news:
             try:
                 channel = self._pool.pop()
             except IndexError:
-                return  # the call under way will see to it at its end
+                break  # the call under way will see to it at its end
             frame = self._references.release_frame()
+            news = self._news() if self.has_news else b""
             try:
-                channel.sock.send(frame, socket.MSG_DONTWAIT)
+                channel.sock.send(frame + news, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 # The daemon is busy and full of releases already; the next call takes them along.
                 self._references.put_back(frame)
+                if news:
+                    self.lending.put_back(news)
                 self._pool.append(channel)
-                return
+                break
             except OSError:
                 self._discard(channel)
             else:
                 self._give_back(channel)
+        return is_left
 
     def on_event(self, events: background.Events, kind: int, flags: int, body: bytes) -> None:
         """On the listener's thread: something that belongs to no call of ours."""
         if self._events not in (None, events):
             return  # of an attachment before: its numbers mean others now
-        if kind == wire.CALLBACK:
+        if kind == wire.SEGMENTS:
+            self.heard(body)
+        elif kind == wire.CALLBACK:
             self.callbacks.serve_between_calls(events.send, flags, body)
         elif kind == wire.DROPPED and self._callbacks is not None:
             self._callbacks.dropped(pickle.loads(body))
@@ -529,6 +600,7 @@ class Session:
             self._discard(channel)
         self._pool.clear()
         self._oneways.clear()
+        self._end_lending()
         if self._events is not None:
             self._events.leave()
 
@@ -548,7 +620,14 @@ class Session:
         self._pool.clear()
         self._oneways.clear()
         self._callbacks = None
+        self._end_lending()
         self._references.bury(Epitaph(self.name, self.started, reason))
+
+    def _end_lending(self) -> None:
+        lending, self._lending = self._lending, None
+        self.has_news = False
+        if lending is not None:
+            lending.close()
 
     def _died(self, kind: int | None, request: tuple[Any, ...]) -> DaemonDied:
         from .obituary import daemon_died
@@ -566,7 +645,9 @@ class Session:
         self._oneways.clear()
         self.nested.clear()
         self._callbacks = None  # those that are in use run in the parent
-        self._callbacks_lock = threading.Lock()
+        self._lending = None  # the segments are the parent's
+        self.has_news = False
+        self._making_lock = threading.Lock()
         self._coming_back = threading.Lock()
         self.line = None
         if self._events is not None:

@@ -5,7 +5,7 @@ import pickle
 import sys
 import weakref
 
-from . import objects, wire
+from . import buffers, objects, wire
 from .failures import KernelError
 
 ATOMS = frozenset([type(None), bool, int, float, complex, str, bytes, type(NotImplemented)])
@@ -58,14 +58,21 @@ class Answers:
         mode = self._mode(type(result))
         if keep or mode is _REFERENCE or (mode is not _ATOM and result is target):
             return self.reference(connection, result)
+        session = connection.session
         try:
-            body = pickle.dumps(result, connection.session.pickle_protocol)
+            if mode is _ATOM:
+                return wire.frame(wire.VALUE, pickle.dumps(result, session.pickle_protocol))
+            body, large = buffers.dumps(result, session.pickle_protocol)
         except Exception:
             return self.reference(connection, result)
-        if mode is _VALUE and _STACK_GLOBAL in body:
+        flags = 0
+        if large:
+            flags, body = wire.WITH_BUFFERS | wire.IS_HELD, session.pack(body, large)
+        elif _STACK_GLOBAL in body:
+            flags = wire.IS_HELD
+        if flags:
             connection.held = (result, None)
-            return wire.frame(wire.VALUE, body, wire.IS_HELD)
-        return wire.frame(wire.VALUE, body)
+        return wire.frame(wire.VALUE, body, flags)
 
     def reference(self, connection, result):
         body = self._exports.reference(result, connection.session)
@@ -74,8 +81,12 @@ class Answers:
 
     def copy(self, connection, result):
         """The frame with a copy of `result`, whatever its type; a KernelError where none can be."""
+        session = connection.session
         try:
-            return wire.frame(wire.VALUE, pickle.dumps(result, connection.session.pickle_protocol))
+            body, large = buffers.dumps(result, session.pickle_protocol)
+            if large:
+                return wire.frame(wire.VALUE, session.pack(body, large), wire.WITH_BUFFERS)
+            return wire.frame(wire.VALUE, body)
         except Exception as error:
             raise KernelError(
                 "SerializationError",
@@ -109,12 +120,15 @@ class Answers:
 
         With IS_HELD among the flags the pickle names classes that the client may lack.
         """
+        session = connection.session
         if not by_reference and all(self._mode(kind) != _REFERENCE for kind in map(type, items)):
             try:
-                body = pickle.dumps((items, rest), connection.session.pickle_protocol)
+                body, large = buffers.dumps((items, rest), session.pickle_protocol)
             except Exception:
                 pass
             else:
+                if large:
+                    return session.pack(body, large), wire.IS_HELD | wire.WITH_BUFFERS
                 return body, wire.IS_HELD if _STACK_GLOBAL in body else 0
         referenced = {}
         for item in items:

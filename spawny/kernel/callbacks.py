@@ -1,12 +1,10 @@
 """Functions of clients, as user code in the daemon has them: calling one runs it in its client."""
 
 import functools
-import io
-import pickle
 import threading
 import weakref
 
-from . import failures, wire
+from . import buffers, failures, wire
 
 # What is left of the recursion limit where a callback, or a call made in one, is sent off.
 ROOM_FRAMES = 60
@@ -70,12 +68,12 @@ class Callbacks:
         self._calls.drop_callback(self._session, callback_id, entry[1])
 
 
-class ArgumentUnpickler(pickle.Unpickler):
+class ArgumentUnpickler(buffers.Unpickler):
     """Loads what a client sends. A persistent id is the number of an object that lives here, or
     (callback id, name) of a function of the client's."""
 
-    def __init__(self, body, exports, callbacks):
-        super().__init__(io.BytesIO(body))
+    def __init__(self, body, exports, callbacks, large=()):
+        super().__init__(body, large)
         self._exports = exports
         self._callbacks = callbacks
 
@@ -106,11 +104,15 @@ def number_of(body):
     return wire.NUMBER.unpack_from(body)[0] if len(body) >= wire.NUMBER.size else None
 
 
-def result_of(reply, exports, callbacks, name):
+def result_of(reply, exports, callbacks, session, name):
     """What a callback has returned; raises what it has raised."""
     kind, flags, body = reply
     try:
-        answer = ArgumentUnpickler(bytes(body[wire.NUMBER.size :]), exports, callbacks).load()
+        body = memoryview(body)[wire.NUMBER.size :]
+        large = ()
+        if flags & wire.WITH_BUFFERS:
+            body, large = session.unpack(body)
+        answer = ArgumentUnpickler(body, exports, callbacks, large).load()
         if kind == wire.RAISE:
             answer = failures.rebuild(answer)
     except Exception as error:

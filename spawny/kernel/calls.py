@@ -69,6 +69,9 @@ class Calls:
             return self._release(connection, body)
         if kind in (wire.RETURN, wire.RAISE):
             return True  # of a callback that nobody waits for any more
+        if kind == wire.SEGMENTS:
+            connection.session.segments.heard(body)
+            return True
         handler = self._handlers.get(kind)
         if handler is None or (connection.is_over and not flags & wire.ONEWAY):
             # Garbage, or a client that is dead and does not want it any more.
@@ -97,6 +100,7 @@ class Calls:
             reply = self._failed(connection, flags, error)
         if self._server.is_child:
             self._server.exit_child(None)
+        running.request = request = None  # so that what it borrowed goes back with the answer
         connection.running = running.outer
         self.count += 1
         self._server.flush_pending()  # the rest of a line belongs before the answer
@@ -106,9 +110,13 @@ class Calls:
                 self._tell_dropped(*dropped)
         if flags & wire.PIPELINED and connection.held is not None:
             connection.kept[number], connection.held = connection.held, None
+        session = connection.session
         if flags & wire.ONEWAY:
             self._give_back(connection)
+            self._server.tell_news(session)
             return True
+        if session.has_news:
+            reply = session.news() + reply
         try:
             connection.send(reply)
         except OSError:
@@ -120,14 +128,22 @@ class Calls:
 
     def _load(self, connection, body, flags):
         try:
-            if not flags & wire.WITH_REFERENCES:
+            if not flags & (wire.WITH_REFERENCES | wire.WITH_BUFFERS):
                 return pickle.loads(body)
-            return callbacks.ArgumentUnpickler(
-                body, self._exports, self._callbacks_of(connection.session)
-            ).load()
+            session, large = connection.session, ()
+            if flags & wire.WITH_BUFFERS:
+                body, large = session.unpack(body)
+            known = self._callbacks_of(session)
+            return callbacks.ArgumentUnpickler(body, self._exports, known, large).load()
         except objects.UnknownReference:
             raise
         except Exception as error:
+            if flags & wire.LOST or isinstance(error, (OSError, MemoryError)):
+                text = "there is no room in daemon %r for the arguments: %s" % (
+                    self._server.name,
+                    "not enough memory" if flags & wire.LOST else error,
+                )
+                raise KernelError("Unsendable", text, format_error(error)) from None
             if getattr(error, "name", None) == "cloudpickle":
                 remedy = "move that code into a module, or install cloudpickle there"
             else:
@@ -300,7 +316,8 @@ class Calls:
                 reply = self._call_back_here(running, frame, number, name)
             else:
                 reply = self._call_back_elsewhere(session, frame, number, name)
-        return callbacks.result_of(reply, self._exports, self._callbacks_of(session), name)
+        known = self._callbacks_of(session)
+        return callbacks.result_of(reply, self._exports, known, session, name)
 
     def _call_back_here(self, running, frame, number, name):
         """By the thread of the client that waits for this very call."""
@@ -346,7 +363,7 @@ class Calls:
             if kind in (wire.RETURN, wire.RAISE):
                 if callbacks.number_of(body) == number:
                     return kind, flags, body
-            elif kind == wire.RELEASE or flags & wire.NESTED:
+            elif kind in (wire.RELEASE, wire.SEGMENTS) or flags & wire.NESTED:
                 self.answer(connection, kind, flags, body)
             else:
                 later.append((kind, flags, body))

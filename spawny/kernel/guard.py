@@ -5,7 +5,9 @@ while the main thread is in a call of hours. (C code that keeps the GIL stops it
 supervisor's signals are what is left.)
 """
 
+import array
 import collections
+import functools
 import os
 import pickle
 import select
@@ -16,12 +18,21 @@ import threading
 import time
 import traceback
 
-from . import link, wire
+from . import buffers, link, wire
 from .answers import describe_interpreter
 from .failures import TEXT_LIMIT
+from .forks import at_fork
 from .running import stacks
+from .segments import Segments
 from .server import LOADING, NEW, SERVING
-from .sessions import Connection, Session, away_from_stdio, is_ours, unread_bytes
+from .sessions import (
+    Connection,
+    Session,
+    away_from_stdio,
+    is_ours,
+    receive_with_descriptors,
+    unread_bytes,
+)
 
 # The one who asked for this daemon connects within milliseconds; if it died instead, a daemon that
 # ends with its last client must not wait for a first one for ever.
@@ -32,6 +43,9 @@ ORPHAN_SECONDS = 30
 EXIT_SECONDS = 5
 # A new supervisor pokes every daemon, so this slow knocking is only the second line.
 LINK_RETRY_SECONDS = 5
+
+# Sessions that keep memory for the next answer are looked at so often.
+TRIM_SECONDS = 1.0
 
 # When no connection can be accepted for want of descriptors.
 LISTEN_AGAIN_SECONDS = 0.1
@@ -62,6 +76,8 @@ class Guard(threading.Thread):
         self._link_decoder = None
         self._link_retry_at = None
         self._listen_again_at = None
+        self._trimming = []  # sessions that keep segments for their next answer
+        self._trim_at = None
         self._had_client = False
         self._definition = {}  # the header of `load`
         self._end_at = time.monotonic() + ORPHAN_SECONDS
@@ -76,7 +92,7 @@ class Guard(threading.Thread):
         self._listener = _listen(self._call_path)
         self._listener_inode = os.stat(self._call_path).st_ino
         self._poller.register(self._listener.fileno(), select.POLLIN)
-        _after_fork_in_child(self._leave_to_parent)
+        at_fork(after_in_child=self._leave_to_parent)
 
     def run(self):
         self._server.calls.control_thread = threading.get_ident()
@@ -103,7 +119,13 @@ class Guard(threading.Thread):
     def _poll_milliseconds(self):
         if self._parting and self._exit_at is None:
             return 0
-        times = (self._end_at, self._exit_at, self._link_retry_at, self._listen_again_at)
+        times = (
+            self._end_at,
+            self._exit_at,
+            self._link_retry_at,
+            self._listen_again_at,
+            self._trim_at,
+        )
         due = [at for at in times if at is not None]
         if not due:
             return None
@@ -115,6 +137,9 @@ class Guard(threading.Thread):
         if self._listen_again_at is not None and now >= self._listen_again_at:
             self._listen_again_at = None
             self._poller.register(self._listener.fileno(), select.POLLIN)
+        if self._trim_at is not None and now >= self._trim_at:
+            self._trimming = [each for each in self._trimming if each.segments.trim()]
+            self._trim_at = now + TRIM_SECONDS if self._trimming else None
         # Only once nothing waits: who left may have an event connection in the listener's backlog,
         # and somebody else may be knocking.
         if is_quiet and self._end_at is not None and now >= self._end_at:
@@ -187,7 +212,8 @@ class Guard(threading.Thread):
         self.ask(self._watch, connection, True)
 
     def _read_first(self, connection):
-        data = connection.sock.recv(_HELLO_LIMIT, socket.MSG_DONTWAIT)
+        data, descriptors = receive_with_descriptors(connection.sock, _HELLO_LIMIT)
+        connection.descriptors += descriptors
         try:
             frames = connection.reader.feed(data)
             if not data or len(frames) > 1:
@@ -218,12 +244,37 @@ class Guard(threading.Thread):
             answer = True
         elif kind == wire.POKE:
             self._connect_link()
+        elif kind == wire.PASS:
+            answer = self._borrow(connection, *pickle.loads(body))
+        elif kind == wire.FETCH:
+            self._pass(connection, *pickle.loads(body))
+            return
         else:
             raise wire.WireError("no connection begins with a frame of kind %r" % kind)
         connection.push(wire.frame(wire.ACK, pickle.dumps(answer, 2)))
         self._hung_up(connection)
         if kind == wire.TERMINATE:
             self.end(reason)
+
+    def _borrow(self, connection, session_id, number, size):
+        """A client passes a segment; True if it can be lent to us from now on."""
+        session = self._sessions.get(session_id)
+        if session is None or not connection.descriptors:
+            return False
+        try:
+            session.segments.borrower.add(number, connection.descriptors.pop(), size)
+        except (OSError, ImportError, MemoryError):
+            return False
+        return True
+
+    def _pass(self, connection, session_id, number):
+        """Pass a segment to the client that it was lent to."""
+        session = self._sessions.get(session_id)
+        descriptor, size = session.segments.lender.descriptor(number)
+        frame = wire.frame(wire.ACK, pickle.dumps((size,), 2))
+        fds = array.array("i", [descriptor])
+        connection.sock.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        self._hung_up(connection)
 
     def _greet(self, connection, protocol, *rest):
         if protocol != wire.PROTOCOL:
@@ -236,11 +287,17 @@ class Guard(threading.Thread):
             connection.push(wire.frame(wire.ERROR, pickle.dumps(body, 2)))
             self._hung_up(connection)
             return
-        session_id, role, client_pid, pickle_protocol, parent_id = rest
+        session_id, role, client_pid, pickle_protocol, parent_id, can_borrow = rest
         session = self._sessions.get(session_id)
         if session is None:
             protocol = min(pickle_protocol, pickle.HIGHEST_PROTOCOL)
-            session = self._sessions[session_id] = Session(session_id, client_pid, protocol)
+            session = Session(session_id, client_pid, protocol)
+            session.segments = Segments(
+                can_borrow and buffers.can_borrow(),
+                functools.partial(self._server.segment_is_back, session),
+                functools.partial(self.ask, self._trim_later, session),
+            )
+            self._sessions[session_id] = session
             parent = self._sessions.get(parent_id)
             if parent is not None:
                 self._server.post(self._server.exports.inherit, session, parent)
@@ -268,6 +325,7 @@ class Guard(threading.Thread):
             digest=self._definition.get("digest", ""),
             summary=self._definition.get("summary", ""),
             pickle_protocol=connection.session.pickle_protocol,
+            can_borrow=buffers.can_borrow(),
         )
         connection.push(wire.frame(wire.STARTED, pickle.dumps(started, 2)))
         with server.state_lock:
@@ -290,6 +348,10 @@ class Guard(threading.Thread):
         self._server.adopt(connection)
         self.ask(self.end, "the definition failed")
 
+    def _trim_later(self, session):
+        self._trimming.append(session)
+        self._trim_at = self._trim_at or time.monotonic() + TRIM_SECONDS
+
     def _hung_up(self, connection, stays_open=False):
         """This connection is over: its lease ends at once, whatever the main thread does."""
         if self._by_fd.get(connection.fd) is not connection:
@@ -304,6 +366,7 @@ class Guard(threading.Thread):
             if each.running is not None or each.fd in self._by_fd
         }
         connection.is_over = True
+        connection.close_descriptors()
         session = connection.session
         if connection is self._link:
             self._link = None
@@ -319,6 +382,7 @@ class Guard(threading.Thread):
             session.connections.discard(connection)
             if not session.connections:
                 del self._sessions[session.session_id]
+                session.segments.close()
                 self._server.calls.session_is_over(session)
                 self._server.post(self._server.forget, session)
                 self._clients_changed()
@@ -547,19 +611,3 @@ def _listen(path):
         os.umask(umask)
     listener.listen(128)
     return listener
-
-
-def _after_fork_in_child(function):
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=function)
-        return
-    # Python 3.6: wrap the one function that everything forks through.
-    fork = os.fork
-
-    def fork_and_tidy():
-        pid = fork()
-        if pid == 0:
-            function()
-        return pid
-
-    os.fork = fork_and_tidy

@@ -266,6 +266,7 @@ class Server:
             connection.held = None
             connection.kept.clear()
             connection.frames.clear()
+            connection.session.segments.connection_is_over(connection)
             connection.shut_down()  # the control thread sees a hang-up
             if connection.on_drained is not None:
                 connection.on_drained(connection)
@@ -278,6 +279,23 @@ class Server:
             return
         self._connections[connection.fd] = connection
         self._poller.register(connection.fd, select.POLLIN)
+
+    def segment_is_back(self, session):
+        """Something is to be told of this session's segments; in the middle of any line."""
+        session.has_news = True
+        running = self.calls.running
+        if (
+            running is None
+            or running.thread != threading.get_ident()
+            or running.connection is None
+            or running.connection.session is not session
+        ):
+            self.post(self.tell_news, session)  # else it goes with the answer
+
+    def tell_news(self, session):
+        """Tell the client of its segments, between its calls."""
+        if session.has_news and session.events is not None and not session.is_over:
+            session.events.push(session.news(), is_dispensable=False)
 
     def forget(self, session):
         """The last connection of a session is gone: so are its references."""

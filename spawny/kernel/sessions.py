@@ -10,7 +10,7 @@ import struct
 import termios
 import threading
 
-from . import wire
+from . import buffers, wire
 
 # A client that takes nothing of what it is sent for so long gets the rest from the control thread,
 # whenever it goes on: it may be stopped, and every other client waits behind it.
@@ -37,7 +37,32 @@ class Session:
         self.types = set()  # type ids that were described to it
         self.callbacks = None  # functions of its that are in use here
         self.pending = {}  # number of a callback that runs between its calls -> Pending
+        self.segments = None  # that it lends and borrows
+        self.has_news = False  # of them, for the client
         self.is_over = False
+
+    def pack(self, pickled, large):
+        """The body of an answer with these buffers; the client fetches what it does not know."""
+        return buffers.pack(pickled, large, self.segments.lender, _is_fetched)
+
+    def unpack(self, body):
+        """(pickle, buffers) of a request with buffers."""
+        return buffers.unpack(body, self.segments.borrower, _is_passed_first)
+
+    def news(self):
+        """The frame that tells of segments, where there is something to tell."""
+        if not self.has_news:
+            return b""
+        self.has_news = False  # first: what comes now is told the next time, at the latest
+        return wire.frame(wire.SEGMENTS, self.segments.news())
+
+
+def _is_fetched(loan):
+    return True
+
+
+def _is_passed_first(number):
+    raise LookupError("no segment %d was passed" % number)
 
 
 class Connection:
@@ -59,6 +84,7 @@ class Connection:
         self.kept = {}  # the same for pipelined requests: number -> what HELD may ask for
         self.is_over = False
         self.is_dropped = False  # the main thread reads no more of it
+        self.descriptors = []  # that came with its first frame
         self.on_drained = None  # called with this connection once what its client left is read
         self._on_backlog = on_backlog  # called with this connection when a push has to wait
         self._holders = 2
@@ -67,6 +93,15 @@ class Connection:
         self._lock = threading.Lock()
 
     def send(self, data, is_dispensable=False):
+        """Send a frame, as bytes or `Parts`; see `_send` and `push`."""
+        if type(data) is buffers.Parts:
+            for piece in data.pieces:
+                self._send(piece, is_dispensable)
+            data.sent(self)
+        else:
+            self._send(data, is_dispensable)
+
+    def _send(self, data, is_dispensable):
         """Send `data`, waiting for the client as long as it takes some of it now and then; what it
         does not take goes to the backlog, as by `push`. Raises OSError when the client is gone."""
         if self._backlog_bytes:  # counted until it is sent, so that nothing is overtaken
@@ -87,6 +122,9 @@ class Connection:
     def push(self, data, is_dispensable=True):
         """Send without waiting; what does not fit waits in a backlog, which is bounded for what is
         dispensable. From any thread."""
+        if type(data) is buffers.Parts:
+            data.sent(self)
+            data = b"".join(data.pieces)
         with self._lock:
             if is_dispensable and self._backlog_bytes > BACKLOG_BYTES:
                 return
@@ -124,6 +162,11 @@ class Connection:
         except OSError:
             pass
 
+    def close_descriptors(self):
+        """What came and was not used."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
     def let_go(self):
         """One of the two threads is done with it."""
         with self._lock:
@@ -138,6 +181,21 @@ def _send_now(sock, data):
         return sock.send(memoryview(data)[:PIECE_BYTES], socket.MSG_DONTWAIT)
     except BlockingIOError:
         return 0
+
+
+def receive_with_descriptors(sock, size):
+    """(data, descriptors) that have come; at most one descriptor."""
+    if not hasattr(sock, "recvmsg"):
+        return sock.recv(size, socket.MSG_DONTWAIT), []
+    item = array.array("i", [0]).itemsize
+    data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(item), socket.MSG_DONTWAIT)
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % item])
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return data, list(descriptors)
 
 
 def away_from_stdio(sock):

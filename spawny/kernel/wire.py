@@ -13,7 +13,7 @@ holds is written beside its kind.
 import struct
 
 # Bodies and meanings changed incompatibly: count up. HELLO and STARTED keep their first field.
-PROTOCOL = 2
+PROTOCOL = 3
 
 HEADER = struct.Struct("<QBBH")
 HEADER_BYTES = HEADER.size
@@ -22,11 +22,17 @@ HEADER_BYTES = HEADER.size
 # that follows is opened by a thread that may run user code.
 NUMBER = struct.Struct("<Q")
 
+# What is thrown away is read into so much.
+SCRATCH_BYTES = 64 * 1024
+
 # More than any machine's memory; a length above it is a sign of garbage, not of a large array.
 BODY_LIMIT_BYTES = 1 << 42
+# The same where there is no memory for it.
+SENSIBLE_BYTES = 1 << 38
 
 # --- client to daemon; bodies are pickles ---
-HELLO = 1  # (protocol, session id, role, client pid, pickle protocol, session to inherit or None)
+HELLO = 1  # (protocol, session id, role, client pid, pickle protocol, session to inherit or None,
+#             can it borrow segments?)
 CALL = 2  # (oid, args, kwargs)
 METHOD = 3  # (oid, name, args, kwargs)
 GETATTR = 4  # (oid, name)
@@ -46,6 +52,8 @@ PUTBACK = 17  # (oid, items used): what NEXT gave beyond these is to be given ag
 INTERRUPT = 20  # (connection id, request number); errand
 TERMINATE = 21  # (reason,); errand
 POKE = 22  # empty; errand: link up again, a supervisor has come
+PASS = 23  # (session id, number of a segment, its size), and its descriptor; errand
+FETCH = 24  # (session id, number of a segment); errand, answered with (size,) and its descriptor
 
 # --- daemon to client ---
 STARTED = 32  # first answer to HELLO: a dict, see server.py
@@ -60,6 +68,9 @@ CALLBACK = 40  # number, (values, (callback id, names of the last ones)): call t
 DONE = 41  # (oid of a task,): what AWAIT began is over; only on event connections
 DROPPED = 42  # [(callback id, count), ...]: references to callbacks given back; as DONE
 
+# --- both ways, on any connection of a session; no answer ---
+SEGMENTS = 43  # (borrowed ones given back, borrowed ones to be forgotten, lent ones forgotten)
+
 # --- flags of a request ---
 KEEP = 1  # the result stays there: answer with a reference
 NESTED = 4  # made by a callback, while the connection's request before waits for it
@@ -67,7 +78,11 @@ ONEWAY = 8  # no answer
 PIPELINED = 16  # more requests follow before this one's answer is read
 
 # --- flags of a pickled body ---
-WITH_REFERENCES = 2  # it holds persistent ids: ("ref", oid)
+WITH_REFERENCES = 2  # it holds persistent ids, see `ArgumentUnpickler` and `ResultUnpickler`
+WITH_BUFFERS = 32  # it is a pickle with buffers beside it, see buffers.py
+
+# --- flag that the reader of a frame sets ---
+LOST = 128  # there was no memory for its body, which was thrown away
 
 # --- flags of a VALUE ---
 IS_HELD = 1  # it names classes that the client may lack: HELD is possible until the next request
@@ -106,7 +121,7 @@ class FrameReader:
     buffer, so that the caller can recv into it.
     """
 
-    __slots__ = ("_head", "_body", "_filled", "_kind", "_flags")
+    __slots__ = ("_head", "_body", "_filled", "_kind", "_flags", "_length", "_is_lost")
 
     def __init__(self):
         self._head = b""
@@ -121,15 +136,37 @@ class FrameReader:
         """The part of the pending body still to be filled, as a memoryview; None without one."""
         if self._body is None:
             return None
+        if self._is_lost:
+            return memoryview(self._body)[: self._length - self._filled]
         return memoryview(self._body)[self._filled :]
 
     def filled(self, count):
         """`count` bytes were received into `wanted()`; gives the frames complete now."""
         self._filled += count
-        if self._filled < len(self._body):
+        if self._filled < self._length:
             return []
         body, self._body = self._body, None
+        if self._is_lost:
+            return [(self._kind, self._flags | LOST, b"")]
         return [(self._kind, self._flags, body)]
+
+    def _expect(self, length, kind, flags):
+        """The body of this frame is still to come, or most of it."""
+        self._kind, self._flags, self._length = kind, flags, length
+        self._filled, self._is_lost = 0, False
+        try:
+            self._body = bytearray(length)
+        except MemoryError:
+            if length > SENSIBLE_BYTES:
+                raise WireError("garbage where a frame should begin") from None
+            # One that is too large must not cost the connection: read it, and throw it away.
+            self._body = bytearray(SCRATCH_BYTES)
+            self._is_lost = True
+
+    def _fill(self, data):
+        if not self._is_lost:
+            self._body[self._filled : self._filled + len(data)] = data
+        return self.filled(len(data))
 
     def feed(self, data):
         """The frames that `data` completes; raises `WireError` on garbage."""
@@ -140,9 +177,8 @@ class FrameReader:
                 return [(kind, flags, data[HEADER_BYTES:])]
         frames = []
         if self._body is not None:
-            room = len(self._body) - self._filled
-            self._body[self._filled : self._filled + min(room, len(data))] = data[:room]
-            frames += self.filled(min(room, len(data)))
+            room = self._length - self._filled
+            frames += self._fill(data[:room])
             data = data[room:]
         if self._head:
             data = self._head + data
@@ -152,9 +188,8 @@ class FrameReader:
             length, kind, flags = parse_header(data[start : start + HEADER_BYTES])
             start += HEADER_BYTES
             if size - start < length:
-                self._body = bytearray(length)
-                self._body[: size - start] = data[start:]
-                self._filled, self._kind, self._flags = size - start, kind, flags
+                self._expect(length, kind, flags)
+                self._fill(data[start:])
                 return frames
             frames.append((kind, flags, data[start : start + length]))
             start += length

@@ -76,7 +76,7 @@ class Peer:
 
     def hello(self, session: str, role: str = wire.ROLE_CALLS, parent: str | None = None) -> Any:
         """Greet; for a call connection the root's reference and the connection id."""
-        self.send(wire.HELLO, wire.PROTOCOL, session, role, 12345, 4, parent)
+        self.send(wire.HELLO, wire.PROTOCOL, session, role, 12345, 4, parent, False)
         if role == wire.ROLE_EVENTS:
             return None
         assert self.answer()[0] == wire.STARTED

@@ -326,7 +326,7 @@ def test_failed_definition(bare: Daemon) -> None:
     assert failed["error"].startswith("ZeroDivisionError")
     assert "1 / 0" in failed["traceback"]
     peer = Peer(bare.call_path)
-    peer.send(wire.HELLO, wire.PROTOCOL, "s", wire.ROLE_CALLS, 1, 4, None)
+    peer.send(wire.HELLO, wire.PROTOCOL, "s", wire.ROLE_CALLS, 1, 4, None, False)
     assert peer.answer()[0] == wire.STARTED
     kind, body = peer.answer()
     assert (kind, body[2]) == (wire.ERROR, "ZeroDivisionError")
@@ -422,7 +422,7 @@ def test_a_definition_whose_exception_fails(bare: Daemon) -> None:
     bare.load(NASTY + "throw('Exits')")
     assert bare.link.expect("failed")["error"].startswith("Exits: ")
     peer = Peer(bare.call_path)
-    peer.send(wire.HELLO, wire.PROTOCOL, "s", wire.ROLE_CALLS, 1, 4, None)
+    peer.send(wire.HELLO, wire.PROTOCOL, "s", wire.ROLE_CALLS, 1, 4, None, False)
     assert peer.answer()[0] == wire.STARTED
     assert peer.answer()[1][2] == "Exits"
     assert bare.process.wait(PATIENCE_SECONDS) == 1
