@@ -140,8 +140,8 @@ def take(index):
     raise pickle.UnpicklingError("a buffer is missing")
 
 
-# The one name under which both ends have it: that of the kernel in a daemon.
-TAKE_MODULE, TAKE_NAME = "_spawny_kernel.buffers", "take"
+# The name under which both ends have it: pickle takes no function that it cannot import.
+TAKE_MODULE, TAKE_NAME = "_spawny_buffers", "take"
 _named = sys.modules.setdefault(TAKE_MODULE, sys.modules[__name__])
 if _named is sys.modules[__name__]:
     take.__module__ = TAKE_MODULE
