@@ -46,7 +46,7 @@ class Nothing:
 
 
 @contextmanager
-def _process(target: Callable[..., object], *args: object) -> Iterator[Any]:
+def process(target: Callable[..., object], *args: object) -> Iterator[Any]:
     """A process that ends when its peer hangs up; at the latest with this one."""
     process = SPAWN.Process(target=target, args=args, daemon=True)
     process.start()
@@ -77,7 +77,7 @@ def bare_socket() -> Iterator[Peer]:
         ours.sendall(pickle.dumps(("noop", (), {}), pickle.HIGHEST_PROTOCOL))
         return pickle.loads(ours.recv(65536))
 
-    with _process(_serve_socket, theirs) as server:
+    with process(_serve_socket, theirs) as server:
         theirs.close()
         yield Peer(noop, server.pid)
         ours.close()
@@ -99,7 +99,7 @@ def pipe() -> Iterator[Peer]:
         ours.send(None)
         return ours.recv()
 
-    with _process(_serve_pipe, theirs) as server:
+    with process(_serve_pipe, theirs) as server:
         theirs.close()
         yield Peer(noop, server.pid)
         ours.close()
@@ -131,13 +131,13 @@ def _serve_rpyc(path: str) -> None:
 
 
 @contextmanager
-def rpyc_connection(serve: Callable[[str], None]) -> Iterator[tuple[Any, int]]:
+def rpyc_connection(serve: Callable[[str], None], **options: Any) -> Iterator[tuple[Any, int]]:
     """A connection to a server of rpyc's that `serve(path)` runs, and its process."""
     with (
         tempfile.TemporaryDirectory(prefix="sp-rpyc-") as folder,
-        _process(serve, os.path.join(folder, "socket")) as server,
+        process(serve, os.path.join(folder, "socket")) as server,
     ):
-        connection = _connect_rpyc(os.path.join(folder, "socket"))
+        connection = _connect_rpyc(os.path.join(folder, "socket"), options)
         yield connection, server.pid
         connection.close()
         server.terminate()
@@ -150,14 +150,14 @@ def rpyc_server() -> Iterator[Peer]:
         yield Peer(connection.root.noop, pid)
 
 
-def _connect_rpyc(path: str) -> Any:
+def _connect_rpyc(path: str, options: dict[str, Any]) -> Any:
     from rpyc.utils.factory import unix_connect
 
     # It binds, then listens, and tells nobody.
     deadline = time.monotonic() + RPYC_SECONDS
     while True:
         try:
-            return unix_connect(path)
+            return unix_connect(path, **options)
         except OSError:
             if time.monotonic() > deadline:
                 raise

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import arrays
 import calls
 import deaths
 import footprint
@@ -60,6 +61,7 @@ def run_full() -> int:
 def _measured() -> Iterator[Section]:
     yield from calls.measure(rounds=30)
     yield shapes.measure(rounds=15)
+    yield from arrays.measure()
     yield scripts.measure(rounds=30)
     yield footprint.measure(seconds=30)
     yield deaths.measure(rounds=15)

@@ -89,8 +89,10 @@ class Calls:
             if connection.cancelled or running.outer is not None:
                 self._check_withdrawn(running)
             reply = handler(connection, flags, *request)
+            running.request = request = None  # so that what it borrowed goes back with the answer
             self._settle(running)
         except BaseException as error:
+            running.request = request = None
             self.running = None
             interrupts.forget(running)
             if self._server.is_child:
@@ -100,7 +102,6 @@ class Calls:
             reply = self._failed(connection, flags, error)
         if self._server.is_child:
             self._server.exit_child(None)
-        running.request = request = None  # so that what it borrowed goes back with the answer
         connection.running = running.outer
         self.count += 1
         self._server.flush_pending()  # the rest of a line belongs before the answer

@@ -24,7 +24,7 @@ from .forks import at_fork
 
 # What stays mapped for the next message: part of this machine's memory, and only for a moment.
 KEEP_SHARE = 1 / 16
-KEEP_SECONDS = 3.0
+KEEP_SECONDS = 10.0
 
 # A free segment is lent for a message that fills at least this part of it.
 LEAST_FILLED = 1 / 4
