@@ -141,7 +141,7 @@ def take(index):
 
 
 # The name under which both ends have it: pickle takes no function that it cannot import.
-TAKE_MODULE, TAKE_NAME = "_spawny_buffers", "take"
+TAKE_MODULE, TAKE_NAME = "_spawny_kernel_buffers", "take"
 _named = sys.modules.setdefault(TAKE_MODULE, sys.modules[__name__])
 if _named is sys.modules[__name__]:
     take.__module__ = TAKE_MODULE
