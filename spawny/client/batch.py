@@ -6,6 +6,7 @@ import pickle
 import threading
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, StaleReference
@@ -108,7 +109,7 @@ class Batch:
         calls = [each for each in calls if each[0].set_running_or_notify_cancel()]
         scope = current.get()
         channel: Channel | None = None
-        unloaded: list[tuple[int, Future[Any]]] = []
+        unloaded: list[tuple[int, Future[Any], bytes, int]] = []
         was_held = False
         waiting = deque(calls)
         is_intact = False
@@ -134,14 +135,22 @@ class Batch:
                     future.set_result(session.proxy(*pickle.loads(body)))
                 else:
                     was_held = was_held or bool(answer_flags & wire.IS_HELD)
-                    try:
-                        future.set_result(session.load(body, answer_flags))
-                    except Exception:  # noqa: BLE001 (loading runs the classes' own code)
-                        unloaded.append((number, future))
+                    if answer_flags & wire.WITH_REFERENCES:
+                        # To put a proxy into a set may take its hash, by a request.
+                        unloaded.append((number, future, body, answer_flags))
+                    else:
+                        try:
+                            future.set_result(session.load(body, answer_flags))
+                        except Exception:  # noqa: BLE001 (loading runs the classes' own code)
+                            unloaded.append((number, future, b"", 0))
                 waiting.popleft()
             # Only now: a request in between would come after those that are on their way.
-            for number, future in unloaded:
+            for number, future, body, answer_flags in unloaded:
                 try:
+                    if body:
+                        with suppress(Exception):
+                            future.set_result(session.load(body, answer_flags))
+                            continue
                     future.set_result(session.held(channel, number, flags))
                 except AnswerUnusable as unusable:
                     future.set_exception(unusable.error)

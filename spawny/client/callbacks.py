@@ -146,10 +146,10 @@ class Callbacks:
         number = body[: wire.NUMBER.size]
         try:
             values, (callback_id, names) = self._session.load(
-                memoryview(body)[wire.NUMBER.size :], flags | wire.WITH_REFERENCES
+                memoryview(body)[wire.NUMBER.size :], flags
             )
         except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
-            if not flags & wire.WITH_REFERENCES:
+            if flags & wire.IS_HELD:
                 return wire.frame(wire.RETURN, number, wire.UNLOADED), None
             return self._reply(wire.RAISE, number, describe_exception(error)), error
         positional = len(values) - len(names)

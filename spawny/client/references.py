@@ -78,6 +78,20 @@ class References:
             self._remember(proxy, reference)
             return proxy
 
+    def decline(
+        self,
+        oid: int,
+        type_id: int,
+        shadowed: tuple[str, ...],
+        description: dict[str, Any] | None,
+    ) -> None:
+        """Give this reference back, with no proxy made of it."""
+        if description is not None:
+            self.learn(type_id, description)  # which is sent but once
+        if oid != wire.ROOT:
+            with self._lock:
+                self._release(oid, 1)
+
     def learn(self, type_id: int, description: Any) -> RemoteType:
         """Know this type from its description, which is sent once."""
         remote_type = self._types[type_id] = RemoteType(description)

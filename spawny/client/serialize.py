@@ -187,24 +187,60 @@ def _first_line(error: BaseException) -> str:
 
 
 class ResultUnpickler(buffers.Unpickler):
-    """Loads results among which are large buffers, or objects that stay in their daemon."""
+    """Loads a result some elements of which stay in their daemon.
+
+    These come first, in a pickle of their own: so each has its proxy, which gives it back to the
+    daemon when it goes, before anything can fail.
+    """
 
     def __init__(
         self, body: bytes | memoryview, session: Session, large: Sequence[Any] = ()
     ) -> None:
-        super().__init__(body, large)  # type: ignore[no-untyped-call]
-        self._session = session
+        file = io.BytesIO(body)
+        self._elements: list[Any] = []
+        missing: set[tuple[str, str]] = set()
+        used = 0
+        for pickled, count, reference in pickle.load(file):
+            element = _element(pickled, large[used : used + count], missing)
+            if element is _UNLOADED:
+                element = session.proxy(*reference)
+            else:
+                session.decline(*reference)
+            self._elements.append(element)
+            used += count
+        super().__init__(file.read(), large[used:])  # type: ignore[no-untyped-call]
 
-    def persistent_load(self, reference: Any) -> Any:
-        if len(reference) == 2:
-            # A value if it loads here; its reference is not needed then.
-            pickled, reference = reference
-            proxy = self._session.proxy(*reference)
-            try:
-                return pickle.loads(pickled)
-            except Exception:  # noqa: BLE001 (loading runs the classes' own code)
-                return proxy
-        return self._session.proxy(*reference)
+    def persistent_load(self, place: Any) -> Any:
+        return self._elements[place]
+
+
+_UNLOADED = object()
+
+
+def _element(pickled: bytes | None, large: Sequence[Any], missing: set[tuple[str, str]]) -> Any:
+    if pickled is None:
+        return _UNLOADED
+    try:
+        return _ElementUnpickler(pickled, large, missing).load()
+    except Exception:  # noqa: BLE001 (loading runs the classes' own code)
+        return _UNLOADED
+
+
+class _ElementUnpickler(buffers.Unpickler):
+    """One of many: what one could not import, the others need not look for."""
+
+    def __init__(self, pickled: bytes, large: Sequence[Any], missing: set[tuple[str, str]]) -> None:
+        super().__init__(pickled, large)  # type: ignore[no-untyped-call]
+        self._missing = missing
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._missing:
+            raise pickle.UnpicklingError(f"{module}.{name} was not found before")
+        try:
+            return super().find_class(module, name)  # type: ignore[no-untyped-call]
+        except Exception:
+            self._missing.add((module, name))
+            raise
 
 
 def dumps_object(obj: Any) -> tuple[bytes, str | None]:

@@ -22,8 +22,7 @@ from ..errors import (
     InvalidRequest,
     StaleReference,
 )
-from ..kernel import wire
-from ..kernel.buffers import can_borrow
+from ..kernel import buffers, wire
 from . import background, interrupt
 from .channel import Channel, ChannelClosed, Overdue, open_socket
 from .failures import is_ours, remote_exception
@@ -37,7 +36,7 @@ from .serialize import ResultUnpickler, dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from .callbacks import Callbacks
@@ -155,7 +154,7 @@ class Session:
             os.getpid(),
             pickle.HIGHEST_PROTOCOL,
             self.parent_id,
-            can_borrow(),
+            buffers.can_borrow(),
         )
         frame: bytes = wire.frame(wire.HELLO, pickle.dumps(fields, 2))
         return frame
@@ -446,67 +445,55 @@ class Session:
             self._lending.channel_is_over(channel)
 
     def _value(self, channel: Channel, body: bytes, flags: int, nested: int = 0) -> Any:
-        """The value; where it does not load here, a reference to it, without a second call."""
-        if flags & (wire.WITH_BUFFERS | wire.LOST):
-            return self._large_value(channel, body, flags, nested)
-        if flags & wire.WITH_REFERENCES:
-            return self.load(body, flags)
-        if not flags & wire.IS_HELD:
-            try:
-                return pickle.loads(body)
-            except Exception as error:  # (a copy that was asked for: nothing else could fail)
-                text = f"what was copied from daemon {self.name!r} does not load here: {error}"
-                raise AnswerUnusable(errors.SerializationError(text)) from error
+        """The value; what of it does not load here, by reference, without a second call."""
+        number = channel.number
         try:
-            value = pickle.loads(body)
+            value = pickle.loads(body) if not flags else self.load(body, flags)
         except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
-            log("debug", "a result of daemon %r stays there: %s", self.name, error)
-        else:
-            if len(body) > HELD_LIMIT_BYTES:
-                channel.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
-            return value
-        return self.held(channel, channel.number, nested)
-
-    def _large_value(self, channel: Channel, body: bytes, flags: int, nested: int) -> Any:
-        try:
-            value = self.load(body, flags)
-        except Exception as error:
-            if not flags & wire.IS_HELD:
-                text = f"what was copied from daemon {self.name!r} does not load here: {error}"
-                raise AnswerUnusable(errors.SerializationError(text)) from error
-            proxy = self.held(channel, channel.number, nested)
-            if isinstance(error, (OSError, MemoryError)):
-                # Of the class it would load: a proxy in its place would be a surprise.
-                text = (
-                    f"there is no room here for a result of daemon {self.name!r}: {error}. It stays"
-                    " there, and the attribute `proxy` of this exception is a proxy of it"
-                )
-                unusable = errors.SerializationError(text)
-                unusable.proxy = proxy
-                raise AnswerUnusable(unusable) from error
-            log("debug", "a result of daemon %r stays there: %s", self.name, error)
-            return proxy
-        if flags & wire.IS_HELD:
+            return self._unloaded(error, channel, number, flags, nested)
+        if flags & wire.IS_HELD and (flags & wire.WITH_BUFFERS or len(body) > HELD_LIMIT_BYTES):
             channel.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
         return value
+
+    def _unloaded(
+        self, error: Exception, channel: Channel, number: int, flags: int, nested: int
+    ) -> Any:
+        """What there is in place of the value that answered this request, and did not load."""
+        if not flags & wire.IS_HELD:  # a copy that was asked for, as a rule
+            text = f"what was copied from daemon {self.name!r} does not load here: {error}"
+            raise AnswerUnusable(errors.SerializationError(text)) from error
+        if flags & (wire.WITH_BUFFERS | wire.LOST) and isinstance(error, (OSError, MemoryError)):
+            # Of the class it would load: a proxy in its place would be a surprise.
+            proxy = self.held(channel, number, nested | wire.KEEP)
+            text = (
+                f"there is no room here for a result of daemon {self.name!r}: {error}. It stays"
+                " there, and the attribute `proxy` of this exception is a proxy of it"
+            )
+            unusable = errors.SerializationError(text)
+            unusable.proxy = proxy
+            raise AnswerUnusable(unusable) from error
+        log("debug", "a result of daemon %r stays there: %s", self.name, error)
+        return self.held(channel, number, nested)
 
     def load(self, body: bytes | memoryview, flags: int) -> Any:
         """What a VALUE holds; raises whatever its loading does."""
         if flags & wire.LOST:
             raise MemoryError("it is larger than the memory that is free")
+        large: Sequence[Any] = ()
         if flags & wire.WITH_BUFFERS:
-            pickled, large = self.lending.unpack(body)
-            return ResultUnpickler(pickled, self, large).load()
+            body, large = self.lending.unpack(body)
         if flags & wire.WITH_REFERENCES:
-            return ResultUnpickler(body, self).load()
+            return ResultUnpickler(body, self, large).load()
+        if flags & wire.WITH_BUFFERS:
+            return buffers.Unpickler(body, large).load()
         return pickle.loads(body)
 
-    def held(self, channel: Channel, number: int, nested: int = 0) -> Any:
-        """The value that answered this request, and did not load here, by reference."""
-        body = pickle.dumps((number,), 2)
-        answer, _, body = channel.exchange(wire.HELD, body, nested)
+    def held(self, channel: Channel, number: int, request_flags: int = 0) -> Any:
+        """What answered this request, and did not load here: its elements that do, and references
+        to the others; a reference to it, where it has none, and with the flag KEEP."""
+        answer, flags, body = channel.exchange(wire.HELD, pickle.dumps((number,), 2), request_flags)
         if answer == wire.VALUE:
-            return ResultUnpickler(body, self).load()
+            return self._value(channel, body, flags, request_flags & wire.NESTED)
         if answer == wire.REFERENCE:
             return self.proxy(*pickle.loads(body))
         raise AnswerUnusable(self.remote_exception(body))
@@ -526,6 +513,10 @@ class Session:
         """The one proxy of this object here, from the body of a REFERENCE."""
         _SESSIONS.add(self)
         return self._references.proxy(*reference)
+
+    def decline(self, *reference: Any) -> None:
+        """Give a reference back at once; the same body."""
+        self._references.decline(*reference)
 
     def release(self, entry: ProxyRef) -> None:
         """On the janitor's thread: the proxy of this entry was collected."""

@@ -6,15 +6,17 @@ import sys
 import weakref
 
 from . import buffers, objects, wire
+from .elements import ATOMS, CONTAINERS, Trial, elements_of, shape_of
 from .failures import KernelError
-
-ATOMS = frozenset([type(None), bool, int, float, complex, str, bytes, type(NotImplemented)])
 
 # Pickle protocol 4 and 5 name a class or function by this opcode alone; a pickle without it loads
 # anywhere. The byte may occur as data too: then a value is held a little longer than needed.
 _STACK_GLOBAL = b"\x93"
 
 _NONE = wire.frame(wire.VALUE, pickle.dumps(None, 4))
+
+# What HELD gets next, of a container that a client could not load in part either.
+UNDIVIDED = object()
 
 # How a value of a type answers.
 _ATOM, _VALUE, _REFERENCE = range(3)
@@ -64,7 +66,9 @@ class Answers:
                 return wire.frame(wire.VALUE, pickle.dumps(result, session.pickle_protocol))
             body, large = buffers.dumps(result, session.pickle_protocol)
         except Exception:
-            return self.reference(connection, result)
+            return self.divided(connection, result)
+        if type(result) in CONTAINERS and _STACK_GLOBAL in body and self._holds_script(body):
+            return self.divided(connection, result)
         flags = 0
         if large:
             flags, body = wire.WITH_BUFFERS | wire.IS_HELD, session.pack(body, large)
@@ -73,6 +77,26 @@ class Answers:
         if flags:
             connection.held = (result, None)
         return wire.frame(wire.VALUE, body, flags)
+
+    def divided(self, connection, result, is_unloaded=False):
+        """The frame with what can be copied of a container, its other elements as references; of
+        anything else, a reference.
+
+        When the client could not load that (`is_unloaded`), it has each element by itself to try;
+        and when it asks once more, it gets a reference to the container.
+        """
+        if type(result) not in CONTAINERS:
+            return self.reference(connection, result)
+        try:
+            body, flags = self._divide(connection, result, elements_of(result), is_unloaded)
+        except Exception:
+            return self.reference(connection, result)
+        connection.held = (result, UNDIVIDED if is_unloaded else None)
+        return wire.frame(wire.VALUE, body, flags | wire.IS_HELD)
+
+    def _holds_script(self, pickled):
+        """Does it seem to name what the script defines, which loads nowhere else?"""
+        return self.script_module is not None and self.script_module.encode() in pickled
 
     def reference(self, connection, result):
         body = self._exports.reference(result, connection.session)
@@ -102,12 +126,12 @@ class Answers:
             return None
         try:
             pickled = pickle.dumps(item, 4)
+            if self._holds_script(pickled):
+                return None
+            may_be_divided = type(item) in CONTAINERS and _STACK_GLOBAL in pickled
+            return Frozen(item, pickled, shape_of(item) if may_be_divided else None)
         except Exception:
             return None
-        script = self.script_module
-        if script is not None and script.encode() in pickled:
-            return None  # it holds what the script defines, and loads nowhere else
-        return Frozen(item, pickled)
 
     def items(self, connection, items, rest, by_reference=False):
         """The frame for a chunk of an iteration; `rest` is what is said of how it went on."""
@@ -130,58 +154,81 @@ class Answers:
                 if large:
                     return session.pack(body, large), wire.IS_HELD | wire.WITH_BUFFERS
                 return body, wire.IS_HELD if _STACK_GLOBAL in body else 0
-        referenced = {}
-        for item in items:
-            if type(item) not in ATOMS:
-                pickled = self._pickled(item)
-                if by_reference or pickled is None or _STACK_GLOBAL in pickled:
-                    referenced[id(item)] = pickled
-        buffer = io.BytesIO()
-        pickler = _ReferencePickler(buffer, connection.session.pickle_protocol)
-        pickler.referenced = referenced
-        pickler.exports, pickler.connection = self._exports, connection
-        pickler.dump((items, rest))
-        return buffer.getvalue(), wire.WITH_REFERENCES
-
-    def _pickled(self, item):
-        """The pickle of one item among references; None where it is to be a reference itself."""
-        if type(item) is Frozen:
-            return item.pickled
-        if self._mode(type(item)) == _REFERENCE:
-            return None
+        opened = [
+            each.shape if type(each) is Frozen and each.shape is not None else each
+            for each in items
+        ]
         try:
-            return pickle.dumps(item, 4)
-        except Exception:
-            return None
+            elements = elements_of(opened)
+            body, flags = self._divide(connection, (opened, rest), elements, by_reference)
+        except Exception:  # too deep, or another thread changes it: then each item as a whole
+            whole = {id(each): each for each in items if type(each) not in ATOMS}.values()
+            body, flags = self._divide(connection, (items, rest), whole, True)
+        return body, flags if by_reference else flags | wire.IS_HELD
+
+    def _divide(self, connection, container, elements, is_careful):
+        """(pickle of a container of which some elements are references, flags of a VALUE).
+
+        Those are what is always a reference, and what cannot be pickled. If `is_careful`, all
+        others have a pickle of their own, to be used where it loads, beside their reference.
+        """
+        session = connection.session
+        trial = Trial(len(elements), session.pickle_protocol)
+        places = {}  # id of an element -> its place among the references
+        references = []
+        large = []
+        try:
+            for each in elements:
+                pickled, its_large = self._pickled(each, trial)
+                if is_careful or pickled is None:
+                    referent = each.item if type(each) is Frozen else each
+                    reference = self._exports.reference(referent, session)
+                    places[id(each)] = len(references)
+                    references.append((pickled, len(its_large), reference))
+                    large += its_large
+            file = io.BytesIO()
+            pickle.dump(references, file, session.pickle_protocol)
+            collector = buffers.Collector(session.pickle_protocol)
+            pickler = collector.pickler(_ReferencePickler, file)
+            pickler.places = places
+            pickler.dump(container)
+            large += collector.buffers
+            body, flags = file.getvalue(), wire.WITH_REFERENCES
+            if large:
+                body, flags = session.pack(body, large), flags | wire.WITH_BUFFERS
+        except BaseException:
+            for _, _, reference in references:
+                self._exports.release(session, reference[0], 1)
+            raise
+        connection.referenced.extend(reference[0] for _, _, reference in references)
+        return body, flags
+
+    def _pickled(self, element, trial):
+        """The pickle of one element and its buffers; without a pickle it is to be a reference."""
+        if type(element) is Frozen:
+            return element.pickled, ()
+        return (None, ()) if self._mode(type(element)) == _REFERENCE else trial.pickled(element)
 
 
 class Frozen:
     """An item of an iteration that was pickled before its owner could change it."""
 
-    __slots__ = ("item", "pickled")
+    __slots__ = ("item", "pickled", "shape")
 
-    def __init__(self, item, pickled):
+    def __init__(self, item, pickled, shape=None):
         self.item = item
         self.pickled = pickled
+        self.shape = shape  # of a container that may have to be divided
 
     def __reduce__(self):
         return pickle.loads, (self.pickled,)
 
 
 class _ReferencePickler(pickle.Pickler):
-    """What is in `referenced` becomes a reference; or (pickle, reference), to be used where the
-    pickle does not load."""
+    """An element that is a reference is written as its place among these."""
 
     def persistent_id(self, item):
-        try:
-            pickled = self.referenced[id(item)]
-        except KeyError:
-            return None
-        if type(item) is Frozen:
-            item = item.item
-        body = self.exports.reference(item, self.connection.session)
-        self.connection.referenced.append(body[0])
-        return body if pickled is None else (pickled, body)
+        return self.places.get(id(item))
 
 
 def describe_interpreter():

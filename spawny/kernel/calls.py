@@ -159,6 +159,7 @@ class Calls:
         with self._settling:
             self.running = None
         if running.is_cancelled:
+            self._give_back(running.connection)
             raise KeyboardInterrupt
 
     def _failed(self, connection, flags, error):
@@ -366,6 +367,7 @@ class Calls:
                     return kind, flags, body
             elif kind in (wire.RELEASE, wire.SEGMENTS) or flags & wire.NESTED:
                 self.answer(connection, kind, flags, body)
+                connection.referenced.clear()  # those were in that answer, not in the one to come
             else:
                 later.append((kind, flags, body))
         return None

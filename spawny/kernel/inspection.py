@@ -47,7 +47,8 @@ class _FactsPickler(pickle.Pickler):
             return None
         body = self.exports.reference(item.obj, self.connection.session)
         self.connection.referenced.append(body[0])
-        return body
+        self.references.append((None, 0, body))
+        return len(self.references) - 1
 
 
 def answer(exports, connection, target, name):
@@ -62,9 +63,10 @@ def answer(exports, connection, target, name):
         told = facts(target, has_self=True) if name is None else facts(getattr(target, name))
     buffer = io.BytesIO()
     pickler = _FactsPickler(buffer, 4)
-    pickler.exports, pickler.connection = exports, connection
+    pickler.exports, pickler.connection, pickler.references = exports, connection, []
     pickler.dump(told)
-    return wire.frame(wire.VALUE, buffer.getvalue(), wire.WITH_REFERENCES)
+    body = pickle.dumps(pickler.references, 4) + buffer.getvalue()
+    return wire.frame(wire.VALUE, body, wire.WITH_REFERENCES)
 
 
 def _attempt(otherwise, function, *args):

@@ -5,6 +5,7 @@ What user code raises passes through: the server answers with it.
 """
 
 from . import inspection, objects, streams, tasks, wire
+from .answers import UNDIVIDED
 from .failures import KernelError, describe
 
 _Module = type(objects)
@@ -120,8 +121,10 @@ class Requests:
             held, connection.held = connection.held, None
         if held is None:
             raise KernelError("StaleReference", "the last result is not held any more")
-        value, rest = held
-        if rest is None:
+        value, rest = held  # of a NEXT: its items, and what is said of how it went on
+        if rest is None and not flags & wire.KEEP:
+            return self._answers.divided(connection, value, is_unloaded=True)
+        if rest is None or rest is UNDIVIDED:
             return self._answers.reference(connection, value)
         return self._answers.items(connection, value, rest, by_reference=True)
 

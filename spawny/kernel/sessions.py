@@ -80,7 +80,7 @@ class Connection:
         self.running = None  # the innermost request under way
         self.cancelled = set()  # numbers of requests that their client withdrew
         self.referenced = []  # numbers of the references in the answer being made
-        self.held = None  # what HELD may ask for: (value, None) or a NEXT's (items, rest)
+        self.held = None  # what HELD may ask for: see Requests._held
         self.kept = {}  # the same for pipelined requests: number -> what HELD may ask for
         self.is_over = False
         self.is_dropped = False  # the main thread reads no more of it

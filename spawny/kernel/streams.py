@@ -21,7 +21,8 @@ import types
 import weakref
 from time import monotonic
 
-from .answers import ATOMS, Frozen
+from .answers import Frozen
+from .elements import ATOMS
 from .objects import Export
 
 # A chunk ends when its items are larger than this.

@@ -42,7 +42,7 @@ OPERATE = 7  # (oid, name of the special method, args)
 NEXT = 8  # (oid, most items, seconds, items received, is it hidden?) -> a chunk, see streams.py
 GETVALUE = 9  # (oid,)
 DESCRIBE = 10  # (oid,) -> the description of its type
-HELD = 11  # (request number,) its value could not be loaded: send a reference to it instead
+HELD = 11  # (request number,) its value could not be loaded: send its elements, or a reference
 RELEASE = 12  # [(oid, count), ...]; no answer
 INSPECT = 13  # (oid, name or None) -> what is to be known of it or that attribute, inspection.py
 AWAIT = 14  # as METHOD; what is awaitable runs on -> a reference to its task, see tasks.py
@@ -88,7 +88,7 @@ LOST = 128  # there was no memory for its body, which was thrown away
 IS_HELD = 1  # it names classes that the client may lack: HELD is possible until the next request
 
 # --- flags of a RETURN ---
-UNLOADED = 1  # the arguments could not be loaded: call back again, with references to them
+UNLOADED = 1  # the arguments could not be loaded: call back again, each element by itself
 
 ROLE_CALLS = "calls"
 ROLE_EVENTS = "events"
