@@ -171,11 +171,12 @@ class Parts:
     """A frame or the body of one, in pieces; `header + parts` puts bytes in front. Segments that it
     has and that were never sent go back to their lender with it."""
 
-    __slots__ = ("_loans", "pieces", "size")
+    __slots__ = ("_loans", "pieces", "size", "weight")
 
     def __init__(self):
         self.pieces = []
         self.size = 0
+        self.weight = 0  # in bytes, what lies in segments included
         self._loans = []  # (lender, loan)
 
     def __len__(self):
@@ -243,6 +244,7 @@ def pack(pickled, buffers, lender, hand_over):
     )
     parts.pieces = [head + pickled] + inline
     parts.size = end
+    parts.weight = len(pickled) + sum(buffer.nbytes for buffer in buffers)
     return parts
 
 

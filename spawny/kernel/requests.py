@@ -76,7 +76,7 @@ class Requests:
             items = items + [ending.value]
         failure = None if ending is None or has_returned else describe(ending)
         frame = self._answers.items(connection, items, (failure, has_returned, chunk.is_late))
-        chunk.weigh(len(frame))
+        chunk.weigh(len(frame) if type(frame) is bytes else frame.weight)
         return frame
 
     def _put_back(self, connection, flags, oid, used):

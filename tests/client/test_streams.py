@@ -480,6 +480,15 @@ def test_an_endless_generator_of_large_items(m: Any) -> None:
     assert sum(itertools.islice(endless, 30_000)) == sum(range(30_000))
 
 
+def test_arrays_are_weighed_with_their_buffers() -> None:
+    """What lies in shared memory counts as fetched ahead, too."""
+    m: Any = spawny.run_script("import numpy\narrays = [numpy.ones(10**6)] * 200")
+    iterator = iter(m.arrays)
+    for _ in range(40):  # more than the first chunk
+        assert next(iterator)[-1] == 1
+    assert len(iterator._stream.chunk) <= 1
+
+
 def test_items_before_an_interrupt_are_not_lost(there: Any) -> None:
     """KeyboardInterrupt comes at once, what was collected before it with the next item."""
     generator = there.interrupted()
