@@ -74,6 +74,9 @@ if TYPE_CHECKING:
         SpawnyError as SpawnyError,
     )
     from .errors import (
+        StaleModuleWarning as StaleModuleWarning,
+    )
+    from .errors import (
         StaleReference as StaleReference,
     )
     from .errors import (
@@ -121,6 +124,7 @@ _HOME_OF = {
     "RemoteTraceback": ".errors",
     "SerializationError": ".errors",
     "SpawnyError": ".errors",
+    "StaleModuleWarning": ".errors",
     "StaleReference": ".errors",
     "SupervisorUnavailable": ".errors",
     "UnsafePath": ".errors",

@@ -20,6 +20,7 @@ __all__ = [
     "RemoteTraceback",
     "SerializationError",
     "SpawnyError",
+    "StaleModuleWarning",
     "StaleReference",
     "SupervisorUnavailable",
     "UnsafePath",
@@ -91,6 +92,20 @@ class DaemonDied(SpawnyError, ConnectionError):
 
 class StaleReference(SpawnyError, ReferenceError):
     """The object behind this proxy is gone: its daemon was restarted, or its session has ended."""
+
+
+class StaleModuleWarning(UserWarning):
+    """A module of the caller's own has changed on disk since the daemon imported it.
+
+    `modules` is a list of (name, file).
+    """
+
+    def __init__(self, message: str, modules: list[tuple[str, str]]) -> None:
+        super().__init__(message, modules)
+        self.modules = modules
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class CallTimeout(SpawnyError, TimeoutError):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from .options import Options
     from .proxy import ObjectProxy
 
+# So many modules that have changed are named in a warning.
+SHOWN_MODULES = 5
+
 # A daemon that is being restarted (its backoff is at most 30 s) is waited for by attach.
 ATTACH_SECONDS = 60.0
 
@@ -100,6 +103,7 @@ def attach(name: str) -> ObjectProxy:
     """The root proxy of the daemon of this name; starts nothing but a missing supervisor.
 
     Raises `DaemonNotFound` where there is none; waits for one that is starting or restarting.
+    Warns with `StaleModuleWarning` where it runs older code of the caller's than is on disk.
     """
     session = Session(name, call_socket(runtime_directory(), name))
     return enter(session, reach(session))
@@ -107,9 +111,12 @@ def attach(name: str) -> ObjectProxy:
 
 def enter(session: Session, channel: Channel) -> ObjectProxy:
     """The root's proxy, once the definition is ready; what it prints is shown meanwhile."""
+    changed = session.started.get("changed")
     try:
         proxy = session.wait_ready(channel)
         session.listen()
+        if changed:
+            _warn_of_changes(session.name, changed)
     except BaseException as error:
         session.leave_unused(channel)
         if isinstance(error, OSError) and not isinstance(error, TimeoutError):
@@ -118,6 +125,25 @@ def enter(session: Session, channel: Channel) -> ObjectProxy:
             raise start_failed(session.name, "it ended meanwhile", session.pid) from error
         raise
     return proxy
+
+
+def _warn_of_changes(name: str, changed: list[tuple[str, str]]) -> None:
+    """Say at the line of the caller's that attaches: what runs there is not what it reads here."""
+    import warnings
+
+    from ..errors import StaleModuleWarning
+
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("spawny."):
+        level, frame = level + 1, frame.f_back
+    shown = ", ".join(f"{module} ({file})" for module, file in changed[:SHOWN_MODULES])
+    if len(changed) > SHOWN_MODULES:
+        shown += f" and {len(changed) - SHOWN_MODULES} more"
+    text = (
+        f"daemon {name!r} runs older code than is on disk: {shown} changed since it was imported"
+        f' there. To have the new code: spawny restart {name}, or run_*(..., if_exists="replace")'
+    )
+    warnings.warn(StaleModuleWarning(text, changed), stacklevel=level)
 
 
 def reach(session: Session) -> Channel:

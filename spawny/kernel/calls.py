@@ -10,6 +10,7 @@ import itertools
 import os
 import pickle
 import signal
+import sys
 import threading
 
 from . import callbacks, interrupts, objects, wire
@@ -24,6 +25,8 @@ from .floor import Relief
 from .requests import Requests
 from .running import Running
 
+_modules = sys.modules
+
 # A client opens its event connection before its first request, but it may not be accepted yet.
 EVENTS_SECONDS = 1.0
 
@@ -36,6 +39,7 @@ class Calls:
         self._exports = server.exports
         self._answers = server.answers
         self._handlers = Requests(server.exports, server.answers, server.tasks).handlers
+        self._imported = server.modules
         self._main_thread = threading.get_ident()
         self._settling = threading.Lock()  # a request is either over or interrupted
         self._callback_numbers = itertools.count(1)
@@ -104,6 +108,8 @@ class Calls:
             self._server.exit_child(None)
         connection.running = running.outer
         self.count += 1
+        if len(_modules) != self._imported.count:
+            self._imported.note()
         self._server.flush_pending()  # the rest of a line belongs before the answer
         self._caller = None
         if running.dropped is not None:

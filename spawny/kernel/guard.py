@@ -289,6 +289,7 @@ class Guard(threading.Thread):
             return
         session_id, role, client_pid, pickle_protocol, parent_id, can_borrow = rest
         session = self._sessions.get(session_id)
+        is_attaching = session is None and parent_id is None
         if session is None:
             protocol = min(pickle_protocol, pickle.HIGHEST_PROTOCOL)
             session = Session(session_id, client_pid, protocol)
@@ -312,9 +313,9 @@ class Guard(threading.Thread):
             self._watch(connection)
             return
         self._watch(connection)
-        self._start_calls(connection)
+        self._start_calls(connection, is_attaching)
 
-    def _start_calls(self, connection):
+    def _start_calls(self, connection, is_attaching):
         server = self._server
         started = dict(
             describe_interpreter(),
@@ -326,6 +327,7 @@ class Guard(threading.Thread):
             summary=self._definition.get("summary", ""),
             pickle_protocol=connection.session.pickle_protocol,
             can_borrow=buffers.can_borrow(),
+            changed=server.modules.changed() if is_attaching else [],
         )
         connection.push(wire.frame(wire.STARTED, pickle.dumps(started, 2)))
         with server.state_lock:

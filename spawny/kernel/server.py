@@ -20,6 +20,7 @@ from .answers import Answers
 from .calls import Calls
 from .failures import KernelError, describe_error, error_frame, format_error
 from .floor import Floor, Relief
+from .modules import Modules
 from .running import Running
 from .tasks import Tasks
 
@@ -48,6 +49,7 @@ class Server:
         self.name = name
         self.exports = objects.Exports()
         self.answers = Answers(self.exports)
+        self.modules = Modules()
         self.state = NEW
         self.state_lock = threading.Lock()
         self.failure = None  # the exception of the definition
@@ -320,7 +322,9 @@ class Server:
     def load(self, header, payload):
         """Carry out the definition and tell those who wait; (error, traceback) if it failed."""
         self.forwards = header.get("output") != "log"
-        sys.path[:0] = [entry for entry in header.get("sys_path", ()) if entry not in sys.path]
+        directories = header.get("sys_path", ())
+        sys.path[:0] = [entry for entry in directories if entry not in sys.path]
+        self.modules.watch(directories)
         self.calls.running = Running(None, 0, None)
         failure = None
         try:
@@ -337,6 +341,7 @@ class Server:
             self.exit_child(None)
         self.flush()
         if failure is None:
+            self.modules.note_first(root)
             self.exports.set_root(root)
             self.exports.describe(type(root))  # so that the control thread may welcome clients
             if type(root) is _Module and root.__name__.startswith("spawny_script_"):
