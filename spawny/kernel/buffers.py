@@ -50,15 +50,52 @@ BUFFER_PROTOCOL = 5
 def dumps(obj, protocol):
     """(pickle, buffers that belong to it) of `obj`; buffers are memoryviews of bytes or arrays."""
     numpy = sys.modules.get("numpy")
-    if numpy is not None and hasattr(numpy, "ndarray"):  # (it may be on its way)
-        file = io.BytesIO()
-        collector = Collector(protocol)
-        collector.pickler(pickle.Pickler, file).dump(obj)
-        return file.getvalue(), collector.buffers
-    if protocol < BUFFER_PROTOCOL:
-        return pickle.dumps(obj, protocol), ()
+    # What has no large buffer goes the short way: with a pickler of its own a small message would
+    # take another microsecond.
+    if numpy is None or not _shows_array(obj, getattr(numpy, "ndarray", None)):
+        try:
+            if protocol < BUFFER_PROTOCOL:
+                pickled = pickle.dumps(obj, protocol)
+            else:
+                pickled = pickle.dumps(obj, protocol, buffer_callback=_small_only)
+        except _TooLarge:
+            pass
+        else:
+            if numpy is None or _NUMPY not in pickled:
+                return pickled, ()
+    file = io.BytesIO()
     collector = Collector(protocol)
-    return pickle.dumps(obj, protocol, buffer_callback=collector.take), collector.buffers
+    collector.pickler(pickle.Pickler, file).dump(obj)
+    return file.getvalue(), collector.buffers
+
+
+_NUMPY = b"numpy"
+
+
+class _TooLarge(Exception):
+    """A buffer is to travel beside the pickle."""
+
+
+def _small_only(buffer):
+    if buffer.raw().nbytes >= LEAST_BYTES:
+        raise _TooLarge
+    return True
+
+
+def _shows_array(obj, ndarray):
+    """Is it an array, or one of the arguments of a request?"""
+    kind = type(obj)
+    if kind is not tuple:
+        return kind is ndarray
+    for each in obj:
+        kind = type(each)
+        if kind is ndarray:
+            return True
+        if kind is tuple:
+            for argument in each:
+                if type(argument) is ndarray:
+                    return True
+    return False
 
 
 class Collector:
@@ -78,13 +115,15 @@ class Collector:
         else:
             pickler = kind(file, self._protocol, buffer_callback=self.take)
         numpy = sys.modules.get("numpy")
-        if hasattr(numpy, "ndarray"):
+        if hasattr(numpy, "memmap"):  # it may be on its way
             # In place of the table that a pickler has of itself: CloudPickler's own, or copyreg's.
-            table = dict(getattr(pickler, "dispatch_table", copyreg.dispatch_table))
-            table.setdefault(numpy.ndarray, self._reduce_array)
-            if hasattr(numpy, "memmap"):
-                table.setdefault(numpy.memmap, self._reduce_array)
-            table[_Later] = _reduce_later
+            is_plain = kind is pickle.Pickler
+            table = dict(copyreg.dispatch_table if is_plain else _table_of(pickler))
+            reduce = self._reduce_array
+            table.setdefault(numpy.ndarray, reduce)
+            table.setdefault(numpy.memmap, reduce)
+            if self._protocol < BUFFER_PROTOCOL:
+                table[_Later] = _reduce_later
             pickler.dispatch_table = table
         return pickler
 
@@ -99,20 +138,19 @@ class Collector:
         return False
 
     def _reduce_array(self, array):
-        numpy = sys.modules["numpy"]
+        ndarray = sys.modules["numpy"].ndarray
         dtype = array.dtype
-        # (The flags of a dtype that is more than bytes: objects, or strings of any length.)
+        # (More than its bytes: objects, or strings of any length.)
         if dtype.hasobject or dtype.kind not in "biufcmMSUV" or not dtype.itemsize:
-            return numpy.ndarray.__reduce__(array)
-        order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-        shape = array.shape
-        if array.nbytes < LEAST_BYTES:
-            data = bytearray(array.tobytes(order))
-            if not array.flags.writeable and self._protocol >= BUFFER_PROTOCOL:
-                data = bytes(data)
-        else:
+            return ndarray.__reduce__(array)
+        order = _order(array)
+        if array.nbytes >= LEAST_BYTES:
             data = self._out_of_band(array)
-        return numpy.ndarray, (shape, dtype, data, 0, None, order)
+        elif array.flags.writeable or self._protocol < BUFFER_PROTOCOL:
+            data = bytearray(array.tobytes(order))
+        else:
+            data = array.tobytes(order)
+        return ndarray, (array.shape, dtype, data, 0, None, order)
 
     def _out_of_band(self, array):
         if self._protocol < BUFFER_PROTOCOL:
@@ -124,6 +162,10 @@ class Collector:
         buffer = pickle.PickleBuffer(stand_in)
         self._sources[id(buffer)] = array
         return buffer
+
+
+def _table_of(pickler):
+    return getattr(pickler, "dispatch_table", copyreg.dispatch_table)
 
 
 class _Later:
@@ -303,7 +345,7 @@ def _as_bytes(buffer):
 
 
 def _order(array):
-    return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    return "F" if array.flags.fnc else "C"
 
 
 def unpack(body, borrower, fetch):
