@@ -147,15 +147,19 @@ class ObjectDefinition(Definition):
     """An object that exists already, as its pickle; made by `run_object`.
 
     `interpreter` names the only (implementation, major.minor) that may open it, such as
-    `"cpython3.11"`, where the pickle holds code objects; None where any may.
+    `"cpython3.11"`, where the pickle holds code objects; None where any may. For all others there
+    is the pickle `by_source` then, or the reason why there is none.
     """
 
     pickled: bytes = field(repr=False)
     type_name: str
     interpreter: str | None = None
+    by_source: bytes | None = field(default=None, repr=False)
+    refusal: str = field(default="", repr=False)
 
     def payload(self) -> bytes:
-        return _pack("object", self.pickled, self.type_name, self.interpreter)
+        fields = self.pickled, self.type_name, self.interpreter, self.by_source, self.refusal
+        return _pack("object", *fields)
 
     def summary(self) -> str:
         return f"object of {self.type_name}"

@@ -92,10 +92,9 @@ def run_object(
         from .serialize import dumps_object
 
         kind = type(definition)
-        pickled, interpreter = dumps_object(definition)
-        definition = ObjectDefinition(
-            pickled, f"{kind.__module__}.{kind.__qualname__}", interpreter
-        )
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        pickled, interpreter, by_source, refusal = dumps_object(definition)
+        definition = ObjectDefinition(pickled, name, interpreter, by_source, refusal)
     return run_definition(definition, python_exe, logger, **options)
 
 

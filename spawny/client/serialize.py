@@ -4,23 +4,26 @@ Three things in a request cannot travel as a plain pickle: proxies, which become
 their own daemon; classes and functions of `__main__`, which no daemon can import; and whatever
 pickle refuses, such as a lambda. The latter two go by cloudpickle, where the daemon can execute
 our byte code at all (same implementation, same major.minor): byte code of another version loads
-there, may run, and then crashes the interpreter.
+there, may run, and then crashes the interpreter. To all others they go by source, see `code.py`.
 """
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
+from types import CodeType
 
 from ..errors import SerializationError
 from ..kernel import buffers, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
+    from .code import SourcePickler
     from .session import Session
 
 # All are plain in a pickle that holds them, and cheap to look for. As data they do no harm: the
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 _NAMED = b"\x93"  # STACK_GLOBAL: no class or function is named without it
 _MAIN = b"__main__"
 PROXY_MARK = b"attach_again"
+# In what pickles code objects although pickle does not: as cloudpickle does, within another pickle.
+_CODE_MARKS = (b"CodeType", b"marshal")
 
 
 class Unsendable(SerializationError):
@@ -39,7 +44,10 @@ class Unsendable(SerializationError):
 
 def interpreter_tag() -> str:
     """The implementation and version between which code may travel, such as `cpython3.11`."""
-    return f"{sys.implementation.name}{sys.version_info[0]}.{sys.version_info[1]}"
+    return _TAG
+
+
+_TAG = f"{sys.implementation.name}{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def dumps(
@@ -54,7 +62,11 @@ def dumps(
     except Exception:  # noqa: BLE001 (whatever it is, the careful way knows more of it)
         pass
     else:
-        if _NAMED not in body or (_MAIN not in body and PROXY_MARK not in body):
+        if _NAMED not in body or (
+            _MAIN not in body
+            and PROXY_MARK not in body
+            and (session.interpreter_tag == _TAG or not _may_hold_code(body))
+        ):
             if large:
                 return session.lending.pack(body, large), wire.WITH_BUFFERS
             return body, 0
@@ -65,12 +77,22 @@ def dumps(
     return body, wire.WITH_REFERENCES
 
 
+def _may_hold_code(body: bytes) -> bool:
+    # Whoever has told pickle how to pickle code objects may do so under any name.
+    return CodeType in copyreg.dispatch_table or any(mark in body for mark in _CODE_MARKS)
+
+
 def _dumps_carefully(
     request: Any, session: Session, oids: set[int] | None
 ) -> tuple[bytes, list[Any]]:
+    is_of_our_version = session.interpreter_tag == _TAG
+
+    def is_enough(body: bytes) -> bool:
+        return _MAIN not in body and (is_of_our_version or not _may_hold_code(body))
+
     try:
         # What the C pickler refused may have been a proxy or a callback and nothing else.
-        found = _dump(_ByName, request, session, oids, unless=_MAIN)
+        found = _dump(_ByName, request, session, oids, is_enough)
     except Unsendable:
         raise
     except Exception:  # noqa: BLE001 (cloudpickle may do better, or says what is wrong)
@@ -78,15 +100,18 @@ def _dumps_carefully(
     else:
         if found is not None:
             return found
-    kind = _by_value_class() if session.interpreter_tag == interpreter_tag() else _ByNameOnly
+    kind = _by_value_class() if is_of_our_version else _by_source_class()
     try:
         found = _dump(kind, request, session, oids)
     except Unsendable:
         raise
     except Exception as error:
-        raise Unsendable(
-            f"an argument cannot travel to daemon {session.name!r}: {_first_line(error)}"
-        ) from error
+        where = f"daemon {session.name!r}"
+        if not is_of_our_version:
+            where += (
+                f", which runs {session.interpreter_tag} and cannot execute byte code of {_TAG}"
+            )
+        raise Unsendable(f"an argument cannot travel to {where}: {_reason(error)}") from error
     assert found is not None
     return found
 
@@ -96,9 +121,9 @@ def _dump(
     request: Any,
     session: Session,
     oids: set[int] | None,
-    unless: bytes | None = None,
+    is_enough: Callable[[bytes], bool] | None = None,
 ) -> tuple[bytes, list[Any]] | None:
-    """The pickle and its buffers; None where it holds `unless`."""
+    """The pickle and its buffers; None where it is not enough."""
     file = io.BytesIO()
     collector = buffers.Collector(session.pickle_protocol)
     pickler = collector.pickler(kind, file)
@@ -109,7 +134,7 @@ def _dump(
     body = None
     try:
         pickler.dump(request)
-        if unless is None or unless not in file.getvalue():
+        if is_enough is None or is_enough(file.getvalue()):
             body = file.getvalue()
     finally:
         if body is None and sent:
@@ -152,21 +177,8 @@ class _ByName(pickle.Pickler):
     persistent_id = _persistent_id
 
 
-class _ByNameOnly(_ByName):
-    """For an interpreter that cannot execute our byte code."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if getattr(obj, "__module__", None) == "__main__" and hasattr(obj, "__qualname__"):
-            session = self.session  # type: ignore[attr-defined]
-            raise Unsendable(
-                f"{obj.__qualname__} is defined in the running script, and daemon"
-                f" {session.name!r} runs {session.interpreter_tag}, which cannot execute code"
-                f" of {interpreter_tag()}: move it into a module that both can import"
-            )
-        return NotImplemented
-
-
 _by_value: type[pickle.Pickler] | None = None
+_by_source: type[SourcePickler] | None = None
 
 
 def _by_value_class() -> type[pickle.Pickler]:
@@ -174,11 +186,35 @@ def _by_value_class() -> type[pickle.Pickler]:
     if _by_value is None:
         import cloudpickle  # 35 ms, so only here
 
+        from .code import far_name
+
         class ByValue(cloudpickle.CloudPickler):  # type: ignore[misc]  # an untyped package
-            persistent_id = _persistent_id
+            def persistent_id(self, obj: Any) -> Any:
+                return far_name(obj) or self.elsewhere(obj)
+
+            def elsewhere(self, obj: Any) -> Any:
+                return _persistent_id(self, obj)
 
         _by_value = ByValue
     return _by_value
+
+
+def _by_source_class() -> type[SourcePickler]:
+    global _by_source
+    if _by_source is None:
+        from .code import SourcePickler
+
+        class BySource(SourcePickler):
+            def elsewhere(self, obj: Any) -> Any:
+                return _persistent_id(self, obj)
+
+        _by_source = BySource
+    return _by_source
+
+
+def _reason(error: BaseException) -> str:
+    """Why pickling failed, in a line."""
+    return getattr(error, "culprit", "") + _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:
@@ -243,22 +279,36 @@ class _ElementUnpickler(buffers.Unpickler):
             raise
 
 
-def dumps_object(obj: Any) -> tuple[bytes, str | None]:
-    """(pickle, tag) of an object to run as a daemon; the tag names the interpreters that can open
-    it, None where any can."""
+def dumps_object(obj: Any) -> tuple[bytes, str | None, bytes | None, str]:
+    """(pickle, tag, pickle by source, why there is none of that) of an object to run as a daemon.
+
+    The tag names the interpreters that can open the first pickle, None where any can.
+    """
     from ..definitions import PAYLOAD_PROTOCOL
 
     try:
         body = pickle.dumps(obj, PAYLOAD_PROTOCOL)
     except Exception:  # noqa: BLE001 (cloudpickle may do better, or says what is wrong)
         body = _MAIN
-    if _MAIN not in body:
-        return body, None
-    import cloudpickle
+    if _MAIN not in body and not _may_hold_code(body):
+        return body, None, None, ""
 
+    class Definition(_by_value_class()):  # type: ignore[misc]
+        def elsewhere(self, obj: Any) -> Any:
+            return None
+
+    buffer = io.BytesIO()
     try:
-        return cloudpickle.dumps(obj, PAYLOAD_PROTOCOL), interpreter_tag()
+        Definition(buffer, PAYLOAD_PROTOCOL).dump(obj)
     except Exception as error:
         raise SerializationError(
             f"{type(obj).__name__} object cannot travel to a daemon: {_first_line(error)}"
         ) from error
+    from .code import SourcePickler
+
+    by_source = io.BytesIO()
+    try:
+        SourcePickler(by_source, PAYLOAD_PROTOCOL).dump(obj)
+    except Exception as error:  # noqa: BLE001 (told where it matters, if it does)
+        return buffer.getvalue(), _TAG, None, _reason(error)
+    return buffer.getvalue(), _TAG, by_source.getvalue(), ""

@@ -70,7 +70,7 @@ class Callbacks:
 
 class ArgumentUnpickler(buffers.Unpickler):
     """Loads what a client sends. A persistent id is the number of an object that lives here, or
-    (callback id, name) of a function of the client's."""
+    (callback id, name) of a function of the client's, or names what puts code together."""
 
     def __init__(self, body, exports, callbacks, large=()):
         super().__init__(body, large)
@@ -80,6 +80,10 @@ class ArgumentUnpickler(buffers.Unpickler):
     def persistent_load(self, pid):
         if type(pid) is tuple:
             return self._callbacks.get(*pid)
+        if type(pid) is str:
+            from .code import maker  # which few clients need
+
+            return maker(pid)
         return self._exports.get(pid)
 
 

@@ -151,10 +151,7 @@ class Calls:
                     "not enough memory" if flags & wire.LOST else error,
                 )
                 raise KernelError("Unsendable", text, format_error(error)) from None
-            if getattr(error, "name", None) == "cloudpickle":
-                remedy = "move that code into a module, or install cloudpickle there"
-            else:
-                remedy = "what they name must be importable there"
+            remedy = getattr(error, "remedy", "what they name must be importable there")
             _, kind, message = describe_error(error)
             text = "the arguments cannot be loaded in daemon %r (%s: %s): %s"
             text %= (self._server.name, kind, message, remedy)

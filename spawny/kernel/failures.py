@@ -141,7 +141,7 @@ def _pickles_itself(kind):
 
 def _details(kind, error, depth):
     details = {"lineage": _lineage(kind)}
-    number = _tracked("BY_CLASS").get(kind)
+    number = _tracked("BY_CLASS", kind)
     if number is not None:
         details["tracked"] = number
     if _is_group(kind):
@@ -282,7 +282,7 @@ def restore(failure, substitute_base=None):
         error = _attempt(None, pickle.loads, pickled)
     if not isinstance(error, BaseException):
         lineage = details.get("lineage") or (module, qualname, ())
-        kind = _tracked("BY_ID").get(details.get("tracked")) or _find_class(module, qualname)
+        kind = _tracked("BY_ID", details.get("tracked")) or _find_class(module, qualname)
         error = kind and _attempt(None, _make, kind, details, substitute_base)
         if error is None:
             kind = _substitute(lineage, substitute_base)
@@ -303,11 +303,21 @@ def restore(failure, substitute_base=None):
 _OF_SUBSTITUTES = ("type_name", "remote_message", "remote_traceback", "remote_repr")
 
 
-def _tracked(by):
-    """Classes that travelled by value, as one made in a function does, by their number or the other
-    way round: cloudpickle keeps account of them at both ends, and knows its own when it returns."""
-    cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
-    return getattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_" + by, {})
+def _tracked(by, key):
+    """Of a class that travelled by value, as one made in a function does, the number; or the other
+    way round. Account of them is kept at both ends, and so they are known when they return."""
+    ours = sys.modules.get(__package__ + ".classes")
+    lender = sys.modules.get(__package__ + ".code")
+    if ours is not None:
+        found = (ours.numbers if by == "BY_CLASS" else ours.by_number).get(key)
+        if found is not None:
+            return found
+    lent = [] if lender is None else lender.lent_modules()
+    for module in [sys.modules.get("cloudpickle.cloudpickle")] + lent:
+        found = getattr(module, "_DYNAMIC_CLASS_TRACKER_" + by, {}).get(key)
+        if found is not None:
+            return found
+    return None
 
 
 def _find_class(module, qualname):

@@ -2,6 +2,7 @@
 
 import builtins
 import importlib
+import io
 import linecache
 import os
 import pickle
@@ -75,15 +76,23 @@ def _load_instance(module_name, class_name, arguments):
     return found(*args, **kwargs)
 
 
-def _load_object(pickled, type_name, interpreter):
-    if interpreter is not None and interpreter != interpreter_tag():
+def _load_object(pickled, type_name, interpreter, by_source, refusal):
+    if interpreter is None:
+        return pickle.loads(pickled)
+    from .code import CodeError, Unpickler
+
+    if interpreter == interpreter_tag():
+        return Unpickler(io.BytesIO(pickled)).load()
+    try:
+        if by_source is None:
+            raise CodeError(refusal, "or use an interpreter of the same version")
+        return Unpickler(io.BytesIO(by_source)).load()
+    except CodeError as error:
         raise KernelError(
             "DaemonStartError",
-            "the %s to run holds code of %s, which %s cannot execute: move its class into a module"
-            " that both can import, or use an interpreter of the same version"
-            % (type_name, interpreter, interpreter_tag()),
-        )
-    return pickle.loads(pickled)
+            "the %s to run holds code of %s, which %s cannot execute, and it cannot go by source:"
+            " %s; %s" % (type_name, interpreter, interpreter_tag(), error, error.remedy),
+        ) from None
 
 
 _LOADERS = {

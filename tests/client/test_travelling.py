@@ -37,7 +37,8 @@ def another_version() -> str:
 
 
 def test_what_is_defined_in_the_running_script() -> None:
-    """It goes by its code to the same version, and is refused by name to another."""
+    """It goes by its code to the same version. To another it goes by source, and what has none (it
+    was typed in) is refused by name."""
     with Script(
         """
         import sys, spawny
@@ -66,9 +67,9 @@ def test_what_is_defined_in_the_running_script() -> None:
     ) as client:
         assert client.until("same") == "same 42 3"
         assert client.until("object") == "object 7"
-        assert "double is defined in the running script" in client.until("refused")
-        assert "Pair is defined in the running script" in client.until("refused")
-        client.until("refused")
+        assert "double (<string>, line 3) cannot go by source" in client.until("refused")
+        assert "Pair.__init__ (<string>, line 6) cannot go by source" in client.until("refused")
+        assert "<lambda> (<string>" in client.until("refused")
         assert "__main__.Pair to run holds code of" in client.until("refused")
         assert client.end()[0] == 0
 
