@@ -85,7 +85,7 @@ def _beginning(cls: type) -> dict[str, Any]:
 
 
 def _is_own_slot(cls: type, value: Any) -> bool:
-    return isinstance(value, _SLOT_TYPES) and value.__objclass__ is cls
+    return type(value) in _SLOT_TYPES and value.__objclass__ is cls
 
 
 def _see(pickler: SourcePickler, cls: type, attributes: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def _dataclass(cls: Any, attributes: dict[str, Any]) -> Any:
 
 def _is_made_by(value: Any, module: types.ModuleType) -> bool:
     """Is it a function that this module of the standard library makes, without source?"""
-    if not isinstance(value, FunctionType):
+    if type(value) is not FunctionType:
         return False
     if value.__code__.co_filename == "<string>" or value.__globals__ is vars(module):
         return True
@@ -154,9 +154,8 @@ def _named_tuple(pickler: SourcePickler, cls: Any) -> Any:
 
 def _is_users(value: Any, plain: Any) -> bool:
     """Was a method of this name written by the user, in place of that of every named tuple?"""
-    return isinstance(value, FunctionType) and (
-        not isinstance(plain, FunctionType)
-        or value.__code__.co_filename != plain.__code__.co_filename
+    return type(value) is FunctionType and (
+        type(plain) is not FunctionType or value.__code__.co_filename != plain.__code__.co_filename
     )
 
 
@@ -192,8 +191,8 @@ def _enum(pickler: SourcePickler, cls: Any) -> Any:
 
 def _is_of_enum(name: str, value: Any) -> bool:
     """Does it stand in the statement of the enumeration, rather than being made of it?"""
-    function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
-    if isinstance(function, FunctionType):
+    function = value.fget if type(value) is property else getattr(value, "__func__", value)
+    if type(function) is FunctionType:
         is_python_s = is_importable(function) or function.__globals__ is vars(enum)
         return not is_python_s and name not in ("__new__", "__init__", "__new_member__")
     return name[:1] != "_" and not isinstance(value, enum.property)

@@ -38,12 +38,14 @@ class CannotTravel(Exception):
 
 def far_name(obj: Any) -> str | None:
     """The persistent id of what puts code together at the far end; None for all else."""
-    if not isinstance(obj, (FunctionType, type)):
+    if not issubclass(type(obj), (FunctionType, type)):  # isinstance would ask a proxy's daemon
         return None
     module = obj.__module__
+    if type(module) is not str:
+        return None
     if module in _FAR_MODULES:
         return f":{module.rpartition('.')[2]}:{obj.__name__}"
-    if isinstance(module, str) and module.startswith("cloudpickle."):
+    if module.startswith("cloudpickle."):
         folder = os.path.dirname(sys.modules[module].__file__ or "")
         return f"{folder}:{module.partition('.')[2]}:{obj.__name__}"
     return None
@@ -76,8 +78,8 @@ def describe(obj: Any) -> str:
 class SourcePickler(pickle.Pickler):
     """Pickles by source what does not go by name."""
 
-    def __init__(self, file: Any, protocol: int) -> None:
-        super().__init__(file, protocol)
+    def __init__(self, file: Any, protocol: int, **options: Any) -> None:
+        super().__init__(file, protocol, **options)
         # Globals that functions share here, they share there.
         self._namespaces: dict[int, dict[str, Any]] = {}
         self._sources: dict[int, Source] = {}
@@ -303,10 +305,11 @@ def travelling_annotations(obj: Any) -> list[tuple[str, tuple[Any, ...]]]:
     found: list[tuple[str, tuple[Any, ...]]] = []
     for name, value in (annotations or {}).items():
         is_plain = value is None or type(value) is str
-        if is_plain or (isinstance(value, type) and value.__flags__ & _IS_HEAP_TYPE):
+        is_class = issubclass(type(value), type)
+        if is_plain or (is_class and value.__flags__ & _IS_HEAP_TYPE and not is_importable(value)):
             found.append((name, (value,)))
             continue
-        text = value.__qualname__ if isinstance(value, type) else repr(value)
+        text = value.__qualname__ if is_class else repr(value)
         try:
             pickled = pickle.dumps(value, far.PROTOCOL)
         except Exception:  # noqa: BLE001 (whatever it is, its text will do)

@@ -156,7 +156,8 @@ def _shown(filename, first, lines):
     # A cell of a notebook, or a file that was edited meanwhile, or that is not on this machine. Its
     # own name is another's here, who knows what that has in these lines.
     content = "".join(lines)
-    shown = "<%s %08x>" % (filename, zlib.crc32(content.encode("utf-8", "surrogatepass")))
+    number = zlib.crc32(content.encode("utf-8", "surrogatepass"))
+    shown = "<%s %08x>" % (filename.strip("<>"), number)
     # None for the time keeps them for good.
     linecache.cache[shown] = (len(content), None, ["\n"] * (first - 1) + list(lines), shown)
     return shown, True
