@@ -136,16 +136,17 @@ def _is_made_by(value: Any, module: types.ModuleType) -> bool:
 
 
 def _named_tuple(pickler: SourcePickler, cls: Any) -> Any:
-    fields = cls._fields
-    plain = vars(collections.namedtuple("plain", fields, rename=True))
+    # The class itself, not its `vars()` alone: those are emptied when it is collected.
+    plain: Any = collections.namedtuple("plain", cls._fields, rename=True)  # type: ignore[misc]
     attributes = {
         name: value
         for name, value in vars(cls).items()
-        if name not in _MADE_BY_TYPE and (name not in plain or _is_users(value, plain[name]))
+        if name not in _MADE_BY_TYPE
+        and (name not in vars(plain) or _is_users(value, vars(plain)[name]))
     }
     _see(pickler, cls, attributes)
     namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    made = number_of(cls), cls.__name__, fields, cls.__new__.__defaults__, namespace
+    made = number_of(cls), cls.__name__, cls._fields, cls.__new__.__defaults__, namespace
     attributes["__doc__"] = cls.__doc__
     attributes["_field_defaults"] = cls._field_defaults
     state = {"attributes": attributes, "annotations": travelling_annotations(cls)}

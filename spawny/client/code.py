@@ -82,7 +82,6 @@ class SourcePickler(pickle.Pickler):
         super().__init__(file, protocol, **options)
         # Globals that functions share here, they share there.
         self._namespaces: dict[int, dict[str, Any]] = {}
-        self._sources: dict[int, Source] = {}
         self._loads_pickles = self._has_code_in_bytes = False
         # For what is said where one of them turns out not to travel.
         self.seen: list[tuple[Any, list[tuple[str, Any]]]] = []
@@ -140,7 +139,6 @@ class SourcePickler(pickle.Pickler):
         captured += [("a default", each) for each in (function.__kwdefaults__ or {}).values()]
         captured += [(f"attribute {name}", each) for name, each in vars(function).items()]
         self.seen.append((function, captured))
-        self._sources[id(code)] = source  # which keeps it alive, and the pickler knows it by its id
         state = {
             "cells": [(cell, cell.cell_contents) for cell in filled.values()],
             "globals": used,

@@ -302,6 +302,24 @@ def test_classes_that_python_writes(run: Callable[[str], str]) -> None:
     ).split() == ["True", "True"]
 
 
+def test_a_named_tuple_while_the_collector_runs(run: Callable[[str], str]) -> None:
+    """It is compared with a class that is made for that, which must live until then."""
+    out = run(
+        """
+        import collections, gc
+        Pair = collections.namedtuple("Pair", "a b")
+        m = daemon(other)
+        sys.setprofile(lambda *_: gc.collect())
+        try:
+            got = m.call(len, Pair(1, 2))
+        finally:
+            sys.setprofile(None)
+        print(got)
+        """
+    )
+    assert out.split() == ["2"]
+
+
 def test_what_an_exception_class_of_the_script_comes_back_as(run: Callable[[str], str]) -> None:
     """Raised there, it is caught here as the class that it is."""
     assert (
