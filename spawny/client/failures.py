@@ -36,7 +36,11 @@ def remote_exception(failure: tuple[Any, ...]) -> BaseException:
     """
     trace = failure[4]
     if is_ours(failure):
-        _, _, name, message, _ = failure
+        versions, _, name, message, _ = failure
+        if versions:
+            from ..kernel import names
+
+            message += names.compare(versions)
         kind = Unsendable if name == "Unsendable" else getattr(errors, name)
         error: BaseException = kind(message)
     else:

@@ -14,6 +14,7 @@ import pickle
 import socket
 import threading
 import weakref
+from contextlib import suppress
 
 from .. import errors
 from ..errors import (
@@ -450,15 +451,24 @@ class Session:
         try:
             value = pickle.loads(body) if not flags else self.load(body, flags)
         except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
-            return self._unloaded(error, channel, number, flags, nested)
+            return self._unloaded(error, channel, number, body, flags, nested)
         if flags & wire.IS_HELD and (flags & wire.WITH_BUFFERS or len(body) > HELD_LIMIT_BYTES):
             channel.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
         return value
 
     def _unloaded(
-        self, error: Exception, channel: Channel, number: int, flags: int, nested: int
+        self,
+        error: Exception,
+        channel: Channel,
+        number: int,
+        body: bytes,
+        flags: int,
+        nested: int,
     ) -> Any:
         """What there is in place of the value that answered this request, and did not load."""
+        if not flags:
+            with suppress(Exception):
+                return self.load(body, flags)  # which finds what other versions name
         if not flags & wire.IS_HELD:  # a copy that was asked for, as a rule
             text = f"what was copied from daemon {self.name!r} does not load here: {error}"
             raise AnswerUnusable(errors.SerializationError(text)) from error
@@ -486,7 +496,7 @@ class Session:
             return ResultUnpickler(body, self, large).load()
         if flags & wire.WITH_BUFFERS:
             return buffers.Unpickler(body, large).load()
-        return pickle.loads(body)
+        return buffers.loads(body)
 
     def held(self, channel: Channel, number: int, request_flags: int = 0) -> Any:
         """What answered this request, and did not load here: its elements that do, and references

@@ -10,6 +10,7 @@ strides and type, and out of band for Pythons before 3.8 too, whose pickle knows
 
 import copyreg
 import io
+import operator
 import pickle
 import socket
 import struct
@@ -58,8 +59,8 @@ def dumps(obj, protocol):
                 pickled = pickle.dumps(obj, protocol)
             else:
                 pickled = pickle.dumps(obj, protocol, buffer_callback=_small_only)
-        except _TooLarge:
-            pass
+        except (_TooLarge, ValueError):
+            pass  # the latter, of some records, is no matter to the other way
         else:
             if numpy is None or _NUMPY not in pickled:
                 return pickled, ()
@@ -122,6 +123,7 @@ class Collector:
             reduce = self._reduce_array
             table.setdefault(numpy.ndarray, reduce)
             table.setdefault(numpy.memmap, reduce)
+            table.setdefault(numpy.void, _reduce_record)
             if self._protocol < BUFFER_PROTOCOL:
                 table[_Later] = _reduce_later
             pickler.dispatch_table = table
@@ -168,6 +170,14 @@ def _table_of(pickler):
     return getattr(pickler, "dispatch_table", copyreg.dispatch_table)
 
 
+def _reduce_record(record):
+    numpy = sys.modules["numpy"]
+    try:
+        return numpy.void.__reduce__(record)
+    except ValueError:  # before 1.20 numpy gives no bytes of one that has a date in it
+        return operator.getitem, (numpy.array(record), ())
+
+
 class _Later:
     """A buffer in a pickle of a protocol that knows none."""
 
@@ -202,11 +212,30 @@ class Unpickler(pickle.Unpickler):
         else:
             super().__init__(io.BytesIO(pickled))
         self._buffers = buffers
+        self.packages = set()  # that were looked into
 
     def find_class(self, module, name):
         if module == TAKE_MODULE and name == TAKE_NAME:
             return self._buffers.__getitem__
-        return super().find_class(module, name)
+        self.packages.add(module.partition(".")[0])
+        find_class = super().find_class
+        try:
+            return find_class(module, name)
+        except (ImportError, AttributeError):
+            from . import names  # which few daemons need
+
+            found = names.find_moved(find_class, module, name)
+            if found is names.NOWHERE:
+                raise
+            return found
+
+
+def loads(pickled):
+    """What a pickle without buffers holds, whatever its names are here."""
+    try:
+        return pickle.loads(pickled)
+    except (ImportError, AttributeError):
+        return Unpickler(pickled).load()
 
 
 class Parts:

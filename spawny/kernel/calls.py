@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 
-from . import callbacks, interrupts, objects, wire
+from . import buffers, callbacks, interrupts, objects, wire
 from .failures import (
     KernelError,
     describe_error,
@@ -134,6 +134,7 @@ class Calls:
         return not is_cut_off
 
     def _load(self, connection, body, flags):
+        unpickler = None
         try:
             if not flags & (wire.WITH_REFERENCES | wire.WITH_BUFFERS):
                 return pickle.loads(body)
@@ -141,21 +142,33 @@ class Calls:
             if flags & wire.WITH_BUFFERS:
                 body, large = session.unpack(body)
             known = self._callbacks_of(session)
-            return callbacks.ArgumentUnpickler(body, self._exports, known, large).load()
+            unpickler = callbacks.ArgumentUnpickler(body, self._exports, known, large)
+            return unpickler.load()
         except objects.UnknownReference:
             raise
-        except Exception as error:
+        except Exception as failure:
+            error = failure
+            if not flags & (wire.WITH_REFERENCES | wire.WITH_BUFFERS | wire.LOST):
+                unpickler = buffers.Unpickler(body)  # which finds what other versions name
+                try:
+                    return unpickler.load()
+                except Exception as again:
+                    error = again
             if flags & wire.LOST or isinstance(error, (OSError, MemoryError)):
                 text = "there is no room in daemon %r for the arguments: %s" % (
                     self._server.name,
                     "not enough memory" if flags & wire.LOST else error,
                 )
                 raise KernelError("Unsendable", text, format_error(error)) from None
+            from . import names  # which few daemons need
+
             remedy = getattr(error, "remedy", "what they name must be importable there")
             _, kind, message = describe_error(error)
             text = "the arguments cannot be loaded in daemon %r (%s: %s): %s"
             text %= (self._server.name, kind, message, remedy)
-            raise KernelError("Unsendable", text, format_error(error)) from None
+            unsendable = KernelError("Unsendable", text, format_error(error))
+            unsendable.versions = names.versions(unpickler.packages if unpickler else ())
+            raise unsendable from None
 
     def _settle(self, running):
         """The request is done; an interrupt that was promised, but came too late, still counts."""

@@ -23,10 +23,11 @@ import builtins
 import functools
 import importlib
 import linecache
-import pickle
 import sys
 import types
 import zlib
+
+from . import buffers
 
 # So many sources are kept compiled, so that the same callback is not compiled in each call.
 KEPT_SOURCES = 500
@@ -46,7 +47,7 @@ class CodeError(Exception):
         self.remedy = remedy
 
 
-class Unpickler(pickle.Unpickler):
+class Unpickler(buffers.Unpickler):
     """Loads what holds no references but to what puts code together, such as a definition."""
 
     def persistent_load(self, pid):
@@ -214,7 +215,7 @@ def annotations(items):
     found = {}
     for name, item in items:
         try:
-            found[name] = item[0] if len(item) == 1 else pickle.loads(item[0])
+            found[name] = item[0] if len(item) == 1 else buffers.loads(item[0])
         except Exception:  # typing has more to offer with each version
             found[name] = item[1]
     return found

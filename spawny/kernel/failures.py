@@ -15,7 +15,8 @@ A *failure* is what is told of an exception:
     members  (message, failures) of an exception group
 
 An item is (value,) where every Python loads it, else (pickle or None, repr). A failure of five
-fields is an error of spawny's own: the class of that name in `spawny.errors`. The pickle is there
+fields is an error of spawny's own: the class of that name in `spawny.errors`, and in place of the
+pickle {package: version} of what may be the reason, or None. The pickle is there
 for classes that say themselves how they are pickled. All others are rebuilt without their
 `__init__`, whose parameters are seldom those that the exception was given as `args`.
 """
@@ -26,7 +27,7 @@ import sys
 import traceback
 import types
 
-from . import objects, wire
+from . import buffers, objects, wire
 
 # Tracebacks and reprs go into one frame of the link, too, which has a limit.
 TEXT_LIMIT = 200000
@@ -52,6 +53,7 @@ class KernelError(Exception):
         super().__init__(message)
         self.kind = kind
         self.remote_traceback = remote_traceback
+        self.versions = None  # {package: version here} of what may be the reason
 
 
 class ClientTraceback(Exception):
@@ -87,7 +89,7 @@ def describe(error, depth=0):
     """The failure that tells of this exception; never fails, whatever the exception is like."""
     kind = type(error)
     if issubclass(kind, KernelError):
-        return None, "spawny.errors", error.kind, str(error), error.remote_traceback
+        return error.versions, "spawny.errors", error.kind, str(error), error.remote_traceback
     if kind is objects.UnknownReference:
         return None, "spawny.errors", "StaleReference", str(error), ""
     pickled = None
@@ -337,7 +339,7 @@ def _load(item):
         return item[0]
     pickled, likeness = item
     try:
-        return pickle.loads(pickled)
+        return buffers.loads(pickled)
     except Exception:
         return Likeness(likeness)
 

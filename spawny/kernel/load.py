@@ -2,7 +2,6 @@
 
 import builtins
 import importlib
-import io
 import linecache
 import os
 import pickle
@@ -10,6 +9,7 @@ import sys
 import types
 import zlib
 
+from . import buffers
 from .failures import KernelError
 
 
@@ -72,21 +72,21 @@ def _load_instance(module_name, class_name, arguments):
     found = builtins if module_name is None else importlib.import_module(module_name)
     for part in class_name.split("."):
         found = getattr(found, part)
-    args, kwargs = pickle.loads(arguments)
+    args, kwargs = buffers.loads(arguments)
     return found(*args, **kwargs)
 
 
 def _load_object(pickled, type_name, interpreter, by_source, refusal):
     if interpreter is None:
-        return pickle.loads(pickled)
+        return buffers.loads(pickled)
     from .code import CodeError, Unpickler
 
     if interpreter == interpreter_tag():
-        return Unpickler(io.BytesIO(pickled)).load()
+        return Unpickler(pickled).load()
     try:
         if by_source is None:
             raise CodeError(refusal, "or use an interpreter of the same version")
-        return Unpickler(io.BytesIO(by_source)).load()
+        return Unpickler(by_source).load()
     except CodeError as error:
         raise KernelError(
             "DaemonStartError",

@@ -1,0 +1,65 @@
+"""Virtual environments of other interpreters with chosen packages in them, made by pip and kept."""
+
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests import interpreters
+
+# Wheels alone: nobody wants to compile numpy, and a failure should be quick.
+PIP = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
+
+# For a download of a hundred megabytes over a slow line.
+INSTALL_SECONDS = 600
+
+_missing: dict[str, str] = {}  # why one could not be made in this session
+
+
+def environment(config: pytest.Config, versions: list[str], *requirements: str) -> str:
+    """The python of an environment of the first of these versions ("3.8") that is here.
+
+    Skips the test where there is none, or where pip cannot have the packages.
+    """
+    labels = [f"cpython{each}" for each in versions]
+    found = {each.label: each for each in interpreters.find()}
+    base = next((found[each] for each in labels if each in found), None)
+    if base is None:
+        pytest.skip(f"none of {', '.join(labels)} is here")
+    what = " ".join([base.label, *requirements])
+    if what in _missing:
+        pytest.skip(_missing[what])
+    key = zlib.crc32(" ".join([base.path, *requirements]).encode())
+    folder = _folder(config) / f"{base.label}-{key:08x}"
+    python = folder / "bin" / "python"
+    made = folder / "made"
+    if not made.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            _run(base.path, "-m", "venv", str(folder))
+            _run(str(python), *PIP, *requirements)
+        except (OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", None) or str(error)
+            _missing[what] = f"no environment of {what}: {said.strip().splitlines()[-1]}"
+            pytest.skip(_missing[what])
+        made.touch()
+    return str(python)
+
+
+def _folder(config: pytest.Config) -> Path:
+    cache = config.cache
+    assert cache is not None, "the cache of pytest keeps the environments: not -p no:cacheprovider"
+    return cache.mkdir("environments")
+
+
+def _run(*command: str) -> None:
+    subprocess.run(
+        command,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECONDS,
+    )
