@@ -212,12 +212,10 @@ class Unpickler(pickle.Unpickler):
         else:
             super().__init__(io.BytesIO(pickled))
         self._buffers = buffers
-        self.packages = set()  # that were looked into
 
     def find_class(self, module, name):
         if module == TAKE_MODULE and name == TAKE_NAME:
             return self._buffers.__getitem__
-        self.packages.add(module.partition(".")[0])
         find_class = super().find_class
         try:
             return find_class(module, name)

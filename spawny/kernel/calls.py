@@ -134,26 +134,20 @@ class Calls:
         return not is_cut_off
 
     def _load(self, connection, body, flags):
-        unpickler = None
         try:
             if not flags & (wire.WITH_REFERENCES | wire.WITH_BUFFERS):
-                return pickle.loads(body)
+                try:
+                    return pickle.loads(body)
+                except (ImportError, AttributeError):
+                    return buffers.Unpickler(body).load()  # finds what other versions name
             session, large = connection.session, ()
             if flags & wire.WITH_BUFFERS:
                 body, large = session.unpack(body)
             known = self._callbacks_of(session)
-            unpickler = callbacks.ArgumentUnpickler(body, self._exports, known, large)
-            return unpickler.load()
+            return callbacks.ArgumentUnpickler(body, self._exports, known, large).load()
         except objects.UnknownReference:
             raise
-        except Exception as failure:
-            error = failure
-            if not flags & (wire.WITH_REFERENCES | wire.WITH_BUFFERS | wire.LOST):
-                unpickler = buffers.Unpickler(body)  # which finds what other versions name
-                try:
-                    return unpickler.load()
-                except Exception as again:
-                    error = again
+        except Exception as error:
             if flags & wire.LOST or isinstance(error, (OSError, MemoryError)):
                 text = "there is no room in daemon %r for the arguments: %s" % (
                     self._server.name,
@@ -167,7 +161,10 @@ class Calls:
             text = "the arguments cannot be loaded in daemon %r (%s: %s): %s"
             text %= (self._server.name, kind, message, remedy)
             unsendable = KernelError("Unsendable", text, format_error(error))
-            unsendable.versions = names.versions(unpickler.packages if unpickler else ())
+            needed = names.packages_in(body)
+            if isinstance(error, ImportError) and error.name:
+                needed.add(error.name.partition(".")[0])
+            unsendable.versions = names.versions(needed)
             raise unsendable from None
 
     def _settle(self, running):

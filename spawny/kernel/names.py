@@ -5,6 +5,7 @@ that were never modules. Neither end can know what the other one has, so whoever
 """
 
 import sys
+from importlib.machinery import PathFinder
 
 # Each was, or will be, the other; whatever is below them is the same.
 _MOVED = (("numpy._core", "numpy.core"), ("numpy.core", "numpy._core"))
@@ -39,6 +40,27 @@ def find_moved(find_class, module, name):
         except (ImportError, AttributeError):
             continue
     return NOWHERE
+
+
+def packages_in(pickled):
+    """The names of packages that a pickle seems to need something of; nothing of it is loaded."""
+    import pickletools  # 5 ms, so only where something went wrong
+
+    found = set()
+    try:
+        for _, text, _ in pickletools.genops(bytes(pickled)):
+            if type(text) is str:
+                found.add(text.partition(" ")[0].partition(".")[0])
+    except Exception:  # what is cut short or garbage
+        pass
+    return {name for name in found if name.isidentifier() and _is_package(name)}
+
+
+def _is_package(name):
+    try:
+        return name in sys.modules or PathFinder.find_spec(name) is not None
+    except Exception:  # whatever a broken installation raises
+        return False
 
 
 def versions(packages):
