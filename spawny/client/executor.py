@@ -48,9 +48,9 @@ class Executor(ThreadPoolExecutor):
     needed; they end with the executor. `python_exe` and `options` are those of `run_script`, such
     as `preload=("numpy",)`. Each daemon calls `initializer(*initargs)` before anything else.
 
-    Functions and arguments travel as any arguments do: by name where the daemon can import them, by
-    value those of the running script, where the daemon has its Python version. Results come back by
-    value where they can be pickled, else as proxies, which keep their daemon alive.
+    Functions and arguments travel as any arguments do: by name where the daemon can import them,
+    those of the running script with their code. Results come back by value where they can be
+    pickled, else as proxies, which keep their daemon alive.
 
     A call whose daemon dies raises `DaemonDied` and is not repeated; the next call of that worker
     gets a new daemon.

@@ -33,7 +33,7 @@ ANNOTATIONS = "annotations"
 _CO_FUTURE_ANNOTATIONS = 0x1000000
 
 # The parsed files of the functions that were sent last.
-KEPT_FILES = 8
+KEPT_FILES = 4
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Scope = Function | ast.ClassDef

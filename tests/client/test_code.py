@@ -519,7 +519,8 @@ def test_what_cannot_be_captured(run: Callable[[str], str]) -> None:
 
 
 def test_an_object_to_run(run: Callable[[str], str]) -> None:
-    """`run_object` of an instance from the script, on any version, also after a restart."""
+    """`run_object` of an instance from the script, on any version, also after a restart; an equal
+    one is the same definition."""
     assert run(
         """
         class Box:
@@ -530,11 +531,43 @@ def test_an_object_to_run(run: Callable[[str], str]) -> None:
             print(box.get())
             spawny.daemon(box).restart()
             print(spawny.attach("box").get())
+            assert spawny.run_object(Box(3), python, quiet, name="box") is not None  # an equal one
             spawny.attach("box").terminate_daemon()
         """
     ).splitlines() == [
         str((3, version[:2])) for version in [sys.version_info] * 2 + [another().version] * 2
     ]
+
+
+def test_cells_of_a_notebook(run: Callable[[str], str]) -> None:
+    """IPython keeps the text of what was typed in, so it goes by source like a file's."""
+    pytest.importorskip("IPython")
+    out = run(
+        """
+        import os
+        os.environ["IPYTHONDIR"] = os.path.dirname(__file__)
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance(history_length=0)
+        shell.user_ns["m"] = daemon(other)
+        shell.run_cell("class Half:\\n    def of(self, n):\\n        return divide(n, 2)")
+        shell.run_cell("def divide(a, b):\\n    return a / b")
+        shell.run_cell("print(m.call(Half().of, 3), m.call(lambda: 5))")
+        """
+    )
+    assert "1.5 5" in out
+
+
+def test_an_executor(run: Callable[[str], str]) -> None:
+    """Its workers may run any version."""
+    out = run(
+        """
+        def double(n):
+            return 2 * n
+        with spawny.Executor(max_workers=1, python_exe=other) as executor:
+            print(list(executor.map(double, [1, 2])), executor.submit(lambda: 3).result())
+        """
+    )
+    assert out.splitlines()[-1] == "[2, 4] 3"
 
 
 # --- by cloudpickle ---
