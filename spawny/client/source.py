@@ -5,9 +5,7 @@ the code that runs. So a file that was edited since it was imported is noticed, 
 replaced the code (an assertion rewriter, a just-in-time compiler), and a lambda is told from its
 neighbours on the line.
 
-A function is cut out of its file together with a skeleton of the scopes around it, which are never
-run: see `kernel/code.py`. Its decorators are left out, since they have done their work: what they
-made of the function is what is sent.
+How a function is cut out of its file is said in `skeleton.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from dataclasses import dataclass
 from types import CodeType
 
 from ..kernel.code import compile_source
+from .skeleton import Function, Scope, cut_out, first_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +33,6 @@ _CO_FUTURE_ANNOTATIONS = 0x1000000
 
 # The parsed files of the functions that were sent last.
 KEPT_FILES = 4
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-Scope = Function | ast.ClassDef
 
 
 class NoSource(Exception):
@@ -102,7 +98,7 @@ def _match(code: CodeType, lines: list[str]) -> Source | None:
     except (SyntaxError, ValueError, RecursionError):
         return None
     for node, around in index.functions.get((code.co_firstlineno, code.co_name), ()):
-        source = _cut_out(node, around, code, lines, index.imports)
+        source = _source(node, around, code, lines, index.imports)
         if source is not None and _gives(source, code):
             return source
     return None
@@ -144,42 +140,28 @@ def _index(text: str) -> Index:
         pending += [(each, around) for each in ast.iter_child_nodes(node) if each not in own]
         if isinstance(node, Function):
             name = "<lambda>" if isinstance(node, ast.Lambda) else node.name
-            index.functions.setdefault((_first_line(node), name), []).append((node, around))
+            index.functions.setdefault((first_line(node), name), []).append((node, around))
         elif isinstance(node, ast.Import | ast.ImportFrom) and not around:
             index.imports.update(each.asname or each.name.partition(".")[0] for each in node.names)
     return index
 
 
-def _first_line(node: Function) -> int:
-    """As code objects count it: decorators are part of it."""
-    if isinstance(node, ast.Lambda):
-        return node.lineno
-    return min(each.lineno for each in [node, *node.decorator_list])
-
-
-# --- cutting it out ---
-
-
-def _cut_out(
+def _source(
     node: Function,
     around: tuple[Scope, ...],
     code: CodeType,
     lines: list[str],
     imports: set[str],
 ) -> Source | None:
-    bound_by_types = {name for each in (*around, node) for name in _type_parameters(each)}
-    free = [name for name in code.co_freevars if name not in {"__class__", *bound_by_types}]
-    if isinstance(node, ast.Lambda):
-        header, body, path = _lambda_text(node, around, free, lines)
-    elif free and not any(isinstance(each, Function) for each in around):
-        return None  # nothing would bind them: it is another function
-    else:
-        header, body, path = _def_text(node, around, free, lines)
+    cut = cut_out(node, around, code.co_freevars, lines)
+    if cut is None:
+        return None
+    header, body, path = cut
     named = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
     if named & imports:
         # Calls of what a module has imported are compiled otherwise than methods, since 3.11.
         header.insert(0, f"import {', '.join(sorted(named & imports))}")
-    first, last = _first_line(node), node.end_lineno or 0
+    first, last = first_line(node), node.end_lineno or 0
     filename = code.co_filename
     if os.path.exists(filename):
         filename = os.path.abspath(filename)  # the daemon may run in another directory
@@ -194,92 +176,6 @@ def _cut_out(
         (ANNOTATIONS,) if has_annotations else (),
         tuple(dict.fromkeys(_global_names(code))),
     )
-
-
-def _def_text(
-    node: ast.FunctionDef | ast.AsyncFunctionDef,
-    around: tuple[Scope, ...],
-    free: list[str],
-    lines: list[str],
-) -> tuple[list[str], str, tuple[str, ...]]:
-    """(skeleton, the function's own lines, path to it)."""
-    indents = [_indent(lines[each.lineno - 1]) for each in (*around, node)]
-    header = ["if 1:"] if indents[0] else []
-    scopes = zip(around, (*around, node)[1:], indents, indents[1:], strict=False)
-    for scope, inside, indent, inner in scopes:
-        header.append(indent + _scope_line(scope))
-        if free and isinstance(scope, Function):
-            header.append(inner + _binding(free))
-            free = []
-        if isinstance(scope, Function) and _is_global(inside, scope):
-            header.append(f"{inner}global {_name(inside)}")
-    first = _first_line(node)
-    body = lines[first - 1 : node.end_lineno]
-    if first < node.lineno:
-        # Something in their place, as the function begins with them.
-        instead = [indents[-1] + "@_\n"] + ["\n"] * (node.lineno - first - 1)
-        body[: node.lineno - first] = instead
-    path = (*(_name(each) for each in around), node.name)
-    return header, "".join(body), path
-
-
-def _lambda_text(
-    node: ast.Lambda, around: tuple[Scope, ...], free: list[str], lines: list[str]
-) -> tuple[list[str], str, tuple[str, ...]]:
-    header: list[str] = []
-    path = []
-    if free and not any(isinstance(each, Function) for each in around):
-        # Those of a comprehension, which has a scope of its own in some versions.
-        header += ["def _():", " " + _binding(free)]
-        path, free = ["_"], []
-    for scope, inside in zip(around, (*around, node)[1:], strict=True):
-        header.append(" " * len(path) + _scope_line(scope))
-        path.append(_name(scope))
-        if free and isinstance(scope, Function):
-            header.append(" " * len(path) + _binding(free))
-            free = []
-        if isinstance(scope, Function) and _is_global(inside, scope):
-            header.append(f"{' ' * len(path)}global {_name(inside)}")
-    header.append(" " * len(path) + "(")
-    assert node.end_lineno is not None
-    part = [line.encode() for line in lines[node.lineno - 1 : node.end_lineno]]
-    part[-1] = part[-1][: node.end_col_offset]
-    # In its own columns, which tracebacks point at.
-    part[0] = b" " * node.col_offset + part[0][node.col_offset :]
-    body = b"".join(part).decode() + "\n" + " " * len(path) + ")\n"
-    return header, body, (*path, "<lambda>")
-
-
-def _indent(line: str) -> str:
-    return line[: len(line) - len(line.lstrip(" \t\f"))]
-
-
-def _binding(names: list[str]) -> str:
-    return " = ".join([*names, "None"])
-
-
-def _name(scope: Scope) -> str:
-    return "_" if isinstance(scope, ast.Lambda) else scope.name
-
-
-def _scope_line(scope: Scope) -> str:
-    parameters = _type_parameters(scope)
-    listed = f"[{', '.join(parameters.values())}]" if parameters else ""
-    if isinstance(scope, ast.ClassDef):
-        return f"class {scope.name}{listed}:"
-    return f"def {_name(scope)}{listed}():"
-
-
-def _is_global(inside: Scope, scope: Function) -> bool:
-    """Is this function or class, defined in that function, declared global there?"""
-    return any(
-        isinstance(each, ast.Global) and _name(inside) in each.names for each in ast.walk(scope)
-    )
-
-
-def _type_parameters(scope: Scope) -> dict[str, str]:
-    """Of Python 3.12: name -> how it is written."""
-    return {each.name: ast.unparse(each) for each in getattr(scope, "type_params", ())}
 
 
 def _holds_annotations(node: Function) -> bool:
