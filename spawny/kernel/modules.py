@@ -40,10 +40,9 @@ class Modules:
         """The same once the definition has made this root; where that is a module, from its own
         folder, too, which only the definition may know."""
         if type(root) is type(sys):
-            file = _attribute(root.__name__, "__file__")
-            if type(file) is str:
-                folder = os.path.dirname(os.path.abspath(file))
-                self._directories += (_with_separator(folder),)
+            file = _file(root.__name__)
+            if file is not None:
+                self._directories += (_with_separator(os.path.dirname(file)),)
         self.note()
 
     def note(self):
@@ -79,10 +78,9 @@ class Modules:
         return False
 
     def _look(self, name):
-        file = _attribute(name, "__file__")
-        if type(file) is not str or not self._is_own(os.path.abspath(file)):
+        file = _file(name)
+        if file is None or not self._is_own(file):
             return None
-        file = os.path.abspath(file)
         stamp = _stamp(file)
         return stamp and _Noted(file, _attribute(name, "__spec__"), stamp, _crc(file))
 
@@ -104,6 +102,15 @@ class _Noted:
         self.spec = spec  # each import and each reload makes a new one
         self.stamp = stamp
         self.crc = crc
+
+
+def _file(name):
+    """The absolute path of a module's file, if it has one."""
+    file = _attribute(name, "__file__")
+    try:
+        return os.path.abspath(file) if type(file) is str else None
+    except OSError:  # a relative one, and the current directory was deleted
+        return None
 
 
 def _attribute(name, attribute):

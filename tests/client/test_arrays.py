@@ -200,7 +200,8 @@ def test_subclasses_of_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         del sys.modules["res_units"]
 
 
-def test_arrays_beside_what_stays() -> None:
+@pytest.mark.parametrize("version", ["1.16", "2"])
+def test_arrays_beside_what_stays(version: str, pytestconfig: pytest.Config) -> None:
     """They come by value, also where it takes a second answer to find out what does not load."""
     daemon = spawny.run_script(
         arrays.SCRIPT
@@ -210,7 +211,8 @@ def test_arrays_beside_what_stays() -> None:
         + "exec('class Far: pass', hidden.__dict__)\n"
         + "def mixed(n, far):\n"
         + "    thing = hidden.Far() if far else Thing()\n"
-        + "    return {'thing': thing, 'array': line(n, 'f8'), 'more': [line(n, 'U3'), thing]}\n"
+        + "    return {'thing': thing, 'array': line(n, 'f8'), 'more': [line(n, 'U3'), thing]}\n",
+        python_exe=environment(pytestconfig, NUMPYS[version], f"numpy=={version}.*"),
     )
     for n in (5, 20_000):
         for far in (False, True):

@@ -143,6 +143,18 @@ def test_no_code_of_a_module_runs(folder: Path) -> None:
     assert watched.changed() == []
 
 
+def test_a_current_directory_that_is_gone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that means nothing any more is left out."""
+    (folder / "gone").mkdir()
+    monkeypatch.chdir(folder / "gone")
+    (folder / "gone").rmdir()
+    watched = watching(folder)
+    relative = sys.modules["res_relative"] = ModuleType("res_relative")
+    relative.__file__ = "res_relative.py"
+    watched.note_first(relative)
+    assert watched.changed() == []
+
+
 def test_the_number_is_limited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many files are looked at, at an attachment, and no more."""
     monkeypatch.setattr(modules, "MODULES_LIMIT", 2)
