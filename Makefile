@@ -2,7 +2,7 @@
 # Python >= 3.11. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test coverage readme demo lint format types docs bench transparency clean
+.PHONY: help venv test soak coverage readme demo lint format types docs bench transparency clean
 
 PYTHON ?=
 PYTEST_ARGS ?=
@@ -67,6 +67,11 @@ venv: .venv/.dev  ## make .venv with spawny and all development tools in it
 
 test: .venv/.dev  ## run the tests; PYTEST_ARGS="-k name" selects
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+OPERATIONS ?= 1000000
+
+soak: .venv/.dev  ## a million random operations on arrays that travel; OPERATIONS=n
+	SPAWNY_SEGMENT_OPERATIONS=$(OPERATIONS) $(BIN)/python -m pytest -s tests/client/test_segments_random.py
 
 # What decides, and what parses: complete by branch, by its own tests alone.
 DECIDED := spawny/control.py,spawny/settings.py,spawny/kernel/link.py,spawny/kernel/wire.py,$\

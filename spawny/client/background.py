@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import threading
+import time
 import weakref
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -48,9 +49,9 @@ class Events:
         """Send a whole frame; from any thread. Raises OSError when the daemon is gone."""
         with self._sending:
             if type(frame) is Parts:
+                frame.goes_over(self)
                 for piece in frame.pieces:
                     self.sock.sendall(piece)
-                frame.sent(self)
             else:
                 self.sock.sendall(frame)  # type: ignore[arg-type]  # bytes
 
@@ -122,20 +123,27 @@ class _Janitor(threading.Thread):
         super().__init__(name="spawny-janitor", daemon=True)
         self._collected = collected
         self._again: set[Session | Epitaph] = set()
+        self._again_at = 0.0
 
     @property
     def _pause(self) -> float | None:
-        return TIDY_SECONDS if self._again else None
+        return max(0.0, self._again_at - time.monotonic()) if self._again else None
 
     def run(self) -> None:
+        sessions: set[Session | Epitaph]
         while True:
             try:
                 sessions = {self._take(self._collected.get(timeout=self._pause))}
             except Empty:
-                sessions = self._again
-            while not self._collected.empty():
+                sessions = set()
+            for _ in range(self._collected.qsize()):  # no more: it may never be empty
                 sessions.add(self._take(self._collected.get()))
+            if self._again and time.monotonic() >= self._again_at:
+                sessions |= self._again  # others may keep us busy all the time
+                self._again = set()
             again = {session for session in sessions if session.tidy()}
+            if again and not self._again:
+                self._again_at = time.monotonic() + TIDY_SECONDS
             self._again = again | (self._again - sessions)
 
     def _take(self, item: ProxyRef | Session) -> Session | Epitaph:

@@ -74,6 +74,8 @@ class Batch:
         if self._run_of_session is None:
             self._run_of_session = session.run
         body, flags = dumps(request, session)  # type: ignore[arg-type]
+        if isinstance(body, Parts):
+            body.freeze()
         future = BatchFuture(self)
         self._calls.append((future, (kind, body, flags | wire.PIPELINED), (kind, request), proxy))
         return future

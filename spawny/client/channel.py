@@ -240,9 +240,9 @@ class Channel:
         sock = self.sock
         try:
             if type(data) is Parts:
+                data.goes_over(self)
                 for piece in data.pieces:
                     sock.sendall(piece)
-                data.sent(self)
                 return
             sent = sock.send(data)  # type: ignore[arg-type]  # bytes
             if sent < len(data):

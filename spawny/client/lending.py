@@ -29,7 +29,6 @@ class Lending:
         self._path, self._session_id = session.path, session.session_id
         can_lend = bool(session.started["can_borrow"]) and buffers.can_borrow()
         self._segments = Segments(can_lend, self._notify, self._keep)
-        self._unsent = b""
 
     def pack(self, pickled: bytes, large: list[Any]) -> Any:
         """The body of a request (flag WITH_BUFFERS) with these buffers."""
@@ -41,16 +40,14 @@ class Lending:
         found = buffers.unpack(body, self._segments.borrower, self._fetch)
         return found
 
-    def frame(self) -> bytes:
-        """What the daemon is to be told, to be sent before the next request."""
-        unsent, self._unsent = self._unsent, b""
-        frame: bytes = unsent + wire.frame(wire.SEGMENTS, self._segments.news())
+    def frame(self, channel: Channel) -> bytes:
+        """What the daemon is to be told, to be sent on this channel before the next request."""
+        frame: bytes = wire.frame(wire.SEGMENTS, self._segments.news(channel))
         return frame
 
-    def put_back(self, frame: bytes) -> None:
-        """This frame was not sent."""
-        self._unsent = frame + self._unsent
-        self._session.has_news = True
+    def not_sent(self, channel: Channel) -> None:
+        """The frame for this channel was not sent."""
+        self._segments.tell_again(channel)
 
     def heard(self, body: bytes) -> None:
         """What the daemon tells."""

@@ -205,7 +205,7 @@ class Session:
             references = self._references
             before = references.release_frame() if references.released else b""
             if self.has_news:
-                before += self._news()
+                before += self._news(channel)
             answer, answer_flags, body = channel.exchange(
                 kind, body, flags | body_flags, before, scope
             )
@@ -254,9 +254,10 @@ class Session:
         if self._lending is not None:
             self._lending.heard(body)
 
-    def _news(self) -> bytes:
+    def _news(self, channel: Channel) -> bytes:
         self.has_news = False  # first: what comes now is told the next time, at the latest
-        return b"" if self._lending is None else self._lending.frame()
+        lending = self._lending
+        return b"" if lending is None else lending.frame(channel)
 
     # --- channels ---
 
@@ -453,7 +454,8 @@ class Session:
         except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
             return self._unloaded(error, channel, number, body, flags, nested)
         if flags & wire.IS_HELD and (flags & wire.WITH_BUFFERS or len(body) > HELD_LIMIT_BYTES):
-            channel.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
+            with suppress(OSError):  # the daemon is gone, as the next request will find
+                channel.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
         return value
 
     def _unloaded(
@@ -551,14 +553,14 @@ class Session:
             except IndexError:
                 break  # the call under way will see to it at its end
             frame = self._references.release_frame()
-            news = self._news() if self.has_news else b""
+            news = self._news(channel) if self.has_news else b""
             try:
                 channel.sock.send(frame + news, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 # The daemon is busy and full of releases already; the next call takes them along.
                 self._references.put_back(frame)
-                if news:
-                    self.lending.put_back(news)
+                if news and self._lending is not None:
+                    self._lending.not_sent(channel)
                 self._pool.append(channel)
                 break
             except OSError:

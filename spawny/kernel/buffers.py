@@ -15,6 +15,7 @@ import pickle
 import socket
 import struct
 import sys
+import weakref
 from importlib.machinery import PathFinder
 
 # Up to here copying a buffer through the socket costs less than the care for a segment. Measured on
@@ -237,16 +238,15 @@ def loads(pickled):
 
 
 class Parts:
-    """A frame or the body of one, in pieces; `header + parts` puts bytes in front. Segments that it
-    has and that were never sent go back to their lender with it."""
+    """A frame or the body of one, in pieces; `header + parts` puts bytes in front."""
 
-    __slots__ = ("_loans", "pieces", "size", "weight")
+    __slots__ = ("__weakref__", "_loans", "pieces", "size", "weight")
 
     def __init__(self):
         self.pieces = []
         self.size = 0
         self.weight = 0  # in bytes, what lies in segments included
-        self._loans = []  # (lender, loan)
+        self._loans = []
 
     def __len__(self):
         return self.size
@@ -256,27 +256,28 @@ class Parts:
         self.size += len(data)
         return self
 
-    def add_loan(self, lender, loan):
-        """This segment belongs to it."""
-        self._loans.append((lender, loan))
+    def add_loan(self, loan):
+        """This segment belongs to it: a part of what it says lies there."""
+        self._loans.append(loan)
 
     def append(self, frame):
         """Put a whole frame behind."""
         self.pieces += [frame] if type(frame) is bytes else frame.pieces
         self.size += len(frame)
         if type(frame) is Parts:
+            for loan in frame._loans:
+                loan.holder = weakref.ref(self)
             self._loans += frame._loans
-            frame._loans = []
 
-    def sent(self, connection):
-        """All of it is on its way over this connection."""
-        for _, loan in self._loans:
-            loan.carrier = connection
-        self._loans = []
+    def freeze(self):
+        """Copy what it only refers to, as its owner may change that before it is sent."""
+        self.pieces = [bytes(piece) for piece in self.pieces]
 
-    def __del__(self):
-        for lender, loan in self._loans:
-            lender.give_back(loan.number)
+    def goes_over(self, connection):
+        """It is about to be sent over this connection. Said before, since who is interrupted after
+        cannot know whether it went: such a connection is given up, and its segments with it."""
+        for loan in self._loans:
+            loan.lend(connection)
 
 
 def join(frames):
@@ -341,10 +342,10 @@ def _lend(group, buffers, entries, parts, lender, hand_over):
         offsets.append(size)
         size += -(-buffers[index].nbytes // ALIGNMENT) * ALIGNMENT
     try:
-        loan = lender.take(size)
+        loan = lender.take(size, parts)
     except OSError:
         return False
-    parts.add_loan(lender, loan)
+    parts.add_loan(loan)
     if loan.fd is not None and not hand_over(loan):
         lender.forget(loan.number)
         return False
@@ -405,3 +406,12 @@ def unpack(body, borrower, fetch):
             borrower.refuse(number)
         raise
     return pickled, buffers
+
+
+def refuse(body, borrower):
+    """The body is not wanted: what it borrows goes back."""
+    count, _, _ = _HEAD.unpack_from(body)
+    for index in range(count):
+        number, _, _ = _ENTRY.unpack_from(body, _HEAD.size + index * _ENTRY.size)
+        if number:
+            borrower.refuse(number)

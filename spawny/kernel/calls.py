@@ -72,7 +72,8 @@ class Calls:
                 connection.kept.clear()
             return self._release(connection, body)
         if kind in (wire.RETURN, wire.RAISE):
-            return True  # of a callback that nobody waits for any more
+            self._unwanted(connection.session, (kind, flags, body))
+            return True
         if kind == wire.SEGMENTS:
             connection.session.segments.heard(body)
             return True
@@ -123,7 +124,7 @@ class Calls:
             self._server.tell_news(session)
             return True
         if session.has_news:
-            reply = session.news() + reply
+            reply = session.news(connection) + reply
         try:
             connection.send(reply)
         except OSError:
@@ -367,6 +368,7 @@ class Calls:
             finally:
                 connection.frames.extendleft(reversed(later))
         if raised is not None:
+            self._unwanted(connection.session, reply)
             raise raised
         return reply
 
@@ -400,11 +402,16 @@ class Calls:
             self._server.flush_pending()
             running = self.running
             connection = None if running is None else running.connection
-            with self._callback_wait(running), self._server.unread(connection):
-                pending.relief = thread if type(thread) is Relief else None
-                while not (pending.is_over.is_set() or self._server.is_ending):
-                    self._server.wait_for(None)
-                pending.relief = None
+            try:
+                with self._callback_wait(running), self._server.unread(connection):
+                    pending.relief = thread if type(thread) is Relief else None
+                    while not (pending.is_over.is_set() or self._server.is_ending):
+                        self._server.wait_for(None)
+                    pending.relief = None
+            except BaseException:
+                session.pending.pop(number, None)
+                self._unwanted(session, pending.reply)
+                raise
         session.pending.pop(number, None)
         if pending.reply is None:
             raise _left(name)
@@ -413,9 +420,17 @@ class Calls:
     def returned(self, session, kind, flags, body):
         """On the control thread: a callback that no call waits for on its connection is over."""
         pending = session.pending.get(callbacks.number_of(body))
-        if pending is not None:
+        if pending is None:
+            self._unwanted(session, (kind, flags, body))
+        else:
             pending.reply = kind, flags, body
             self._wake(pending)
+
+    def _unwanted(self, session, reply):
+        """Nobody waits for the return of this callback any more."""
+        if reply is not None:
+            _, flags, body = reply
+            session.refuse(flags, memoryview(body)[wire.NUMBER.size :])
 
     def session_is_over(self, session):
         """On the control thread: the client is gone, and so are its functions."""

@@ -261,6 +261,8 @@ class Guard(threading.Thread):
         session = self._sessions.get(session_id)
         if session is None or not connection.descriptors:
             return False
+        if session.segments.borrower.knows(number):
+            return True  # it was passed, and the client was interrupted before it heard so
         try:
             session.segments.borrower.add(number, connection.descriptors.pop(), size)
         except (OSError, ImportError, MemoryError):
@@ -270,9 +272,10 @@ class Guard(threading.Thread):
     def _pass(self, connection, session_id, number):
         """Pass a segment to the client that it was lent to."""
         session = self._sessions.get(session_id)
-        descriptor, size = session.segments.lender.descriptor(number)
-        frame = wire.frame(wire.ACK, pickle.dumps((size,), 2))
-        fds = array.array("i", [descriptor])
+        # (Held by that name until it is sent: its descriptor is closed when nobody has it.)
+        loan = session.segments.lender.to_be_passed(number)
+        frame = wire.frame(wire.ACK, pickle.dumps((loan.size,), 2))
+        fds = array.array("i", [loan.fd])
         connection.sock.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         self._hung_up(connection)
 
@@ -351,7 +354,8 @@ class Guard(threading.Thread):
         self.ask(self.end, "the definition failed")
 
     def _trim_later(self, session):
-        self._trimming.append(session)
+        if session not in self._trimming:
+            self._trimming.append(session)
         self._trim_at = self._trim_at or time.monotonic() + TRIM_SECONDS
 
     def _hung_up(self, connection, stays_open=False):
@@ -405,7 +409,10 @@ class Guard(threading.Thread):
 
     def _read_events(self, connection):
         """What callbacks gave back that ran between calls; the end of the client's interest."""
-        data = connection.sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
+        try:
+            data = connection.sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
+        except OSError:
+            data = b""  # killed, with words of ours unread
         if not data:
             self._part(connection)
             return

@@ -33,6 +33,12 @@ LEAST_SEGMENT_BYTES = 256 * 1024
 # The most that is lent at a time; the other end has a descriptor of each.
 MOST_LENT = 128
 
+# So many answers are on their way over one connection at most: a window of pipelined requests.
+MOST_ANSWERS = 300
+
+# And kept free: so many are in one message of many arrays.
+MOST_FREE = 64
+
 # One who collects many arrays is not to run out of descriptors or mappings by it: from then on they
 # are copied out of their segments at once.
 HOLD_SEGMENTS = 64
@@ -116,8 +122,17 @@ class Loan(Mapping):
         super().__init__(fd, size)
         self.number = number
         self.memory = memoryview(self.whole()).cast("B")
-        self.carrier = None  # the connection that it was last lent over
-        self.free_since = 0.0
+        # None when it is free; a weak reference to the message that it is being put into; the
+        # connection that it was lent over; _FORGOTTEN. One word, since an interrupt may come
+        # between any two lines: it is always the one or the other.
+        self.holder = None
+        self.times = 0  # that it was lent: what is told of another time is ignored
+        self.free_since = time.monotonic()
+
+    def lend(self, connection):
+        """It goes over this connection."""
+        self.times += 1
+        self.holder = connection
 
     def empty(self):
         """Give its memory back to the system now, though the other end still has it mapped."""
@@ -127,114 +142,163 @@ class Loan(Mapping):
         self.unmap()
 
 
-class Lender:
-    """The segments of one session that are ours to lend. From any thread."""
+_FORGOTTEN = "forgotten"
 
-    def __init__(self, keep_bytes=None):
+
+class Lender:
+    """The segments of one session that are ours to lend. From any thread.
+
+    `on_kept` is called, in the middle of any line, when `trim` has something to do in a while.
+    """
+
+    def __init__(self, keep_bytes=None, on_kept=lambda: None):
         self._keep_bytes = keep_share() if keep_bytes is None else keep_bytes
+        self._on_kept = on_kept
+        self._is_watched = False  # will `trim` be called?
         self._lock = threading.RLock()  # what goes back may do so in the middle of anything
-        self._free = []  # the one that came back last is the last
-        self._lent = {}
+        self._loans = {}
+        self._discarded = []  # to be unmapped
         self._next_number = 1
-        self._pid = os.getpid()
         self.is_closed = False
         self.forgotten = deque()  # numbers of which the other end is to be told
         _lenders.add(self)
 
-    def take(self, size):
-        """A segment of at least this size; raises OSError where the system has no more memory,
-        descriptors or room. It is lent until `give_back` or `forget`."""
+    @property
+    def lent(self):
+        """Those that are not free."""
+        return [loan for loan in list(self._loans.values()) if loan.holder is not None]
+
+    def _free(self):
+        """Those that are; the one that has been so for longest is the first."""
+        free = [loan for loan in self._loans.values() if loan.holder is None]
+        return sorted(free, key=lambda loan: loan.free_since)
+
+    def take(self, size, message):
+        """A segment of at least this size for a message; raises OSError where the system has no
+        more memory, descriptors or room. It is free again if the message goes without having been
+        sent."""
         with self._lock:
-            fitting = [loan for loan in self._free if size <= loan.size <= max_size(size)]
+            self._recover()
+            fitting = [loan for loan in self._free() if size <= loan.size <= max_size(size)]
             if fitting:
                 loan = min(fitting, key=lambda loan: loan.size)
-                self._free.remove(loan)
-            elif len(self._lent) >= MOST_LENT:
+            elif len(self.lent) >= MOST_LENT:
                 raise OSError(errno.EMFILE, "too many segments are lent already")
             else:
                 loan = self._create(size_class(size))
-            self._lent[loan.number] = loan
-            return loan
+            loan.holder = weakref.ref(message)
+        self._watch()
+        return loan
 
     def _create(self, size):
         if self.is_closed:
             raise OSError(errno.EPIPE, "the other end has left")
         fd = allocate(size)
         try:
-            loan = Loan(self._next_number, fd, size)
+            loan = self._loans[self._next_number] = Loan(self._next_number, fd, size)
         except BaseException:
             os.close(fd)
             raise
         self._next_number += 1
         return loan
 
-    def descriptor(self, number):
-        """The descriptor of a segment that the other end does not know yet."""
-        loan = self._lent.get(number)
+    def _recover(self):
+        """Have back what was put into messages that are no more: their sending was broken off, by
+        a Ctrl-C perhaps. (Not by a finalizer of theirs, where the next one would be lost.)"""
+        for loan in list(self._loans.values()):
+            if loan.holder is _FORGOTTEN:
+                self._forget(loan)
+            elif type(loan.holder) is weakref.ref and loan.holder() is None:
+                self._set_free(loan)
+
+    def _watch(self):
+        if not self._is_watched:
+            self._is_watched = True
+            self._on_kept()
+
+    def to_be_passed(self, number):
+        """A segment that the other end does not know yet."""
+        loan = self._loans.get(number)
         if loan is None or loan.fd is None:
             raise OSError(errno.EBADF, "there is no segment %d to be passed" % number)
-        return loan.fd, loan.size
+        return loan
 
-    def returned(self, number):
+    def returned(self, number, times):
         """The other end gives it back, so it has it mapped."""
         with self._lock:
-            loan = self._lent.get(number)
-            if loan is not None:
+            loan = self._loans.get(number)
+            is_lent = loan is not None and type(loan.holder) not in _PASSING
+            if is_lent and loan.times == times and loan.holder is not _FORGOTTEN:
                 loan.close_fd()
-                self.give_back(number)
+                self._set_free(loan)
+        self._watch()
 
-    def give_back(self, number):
-        """Nobody else refers to it any more, or ever did."""
-        with self._lock:
-            loan = self._lent.pop(number, None)
-            if loan is None:
-                return
-            loan.carrier = None
-            loan.free_since = time.monotonic()
-            self._free.append(loan)
-            excess = sum(loan.size for loan in self._free) - self._keep_bytes
-            while excess > 0:
-                excess -= self._free[0].size
-                self._discard(self._free.pop(0))
+    def _set_free(self, loan):
+        loan.free_since = time.monotonic()
+        loan.holder = None
+        free = self._free()
+        excess = sum(each.size for each in free) - self._keep_bytes
+        while excess > 0 or len(free) > MOST_FREE:
+            excess -= free[0].size
+            self._discard(free.pop(0))
 
     def forget(self, number):
         """Whatever becomes of it at the other end, it is not lent again."""
         with self._lock:
-            loan = self._lent.pop(number, None)
-            if loan is not None:
-                self.forgotten.append(number)
+            loan = self._loans.get(number)
+            if loan is not None and loan.holder is not None:
+                self._forget(loan)
+
+    def _forget(self, loan):
+        loan.holder = _FORGOTTEN
+        self.forgotten.append(loan.number)
+        self._loans.pop(loan.number, None)
 
     def forget_carried_by(self, connection):
         """The connection is gone, and perhaps a message with it: who knows whether it came."""
         with self._lock:
-            for number, loan in list(self._lent.items()):
-                if loan.carrier is connection:
-                    self.forget(number)
+            for loan in self.lent:
+                if loan.holder is connection:
+                    self._forget(loan)
 
     def trim(self, now):
-        """Give up what has been free for a while; True if some is still kept."""
+        """Give up what has been free for a while; True if some is still kept. By a thread that
+        takes no interrupts."""
+        self._is_watched = False  # first: what comes back from now on is for the next time
         with self._lock:
-            while self._free and now - self._free[0].free_since >= KEEP_SECONDS:
-                self._discard(self._free.pop(0))
-            return bool(self._free)
+            self._recover()
+            for loan in self._free():
+                if now - loan.free_since >= KEEP_SECONDS:
+                    self._discard(loan)
+            discarded, self._discarded = self._discarded, []
+            is_left = any(type(each.holder) in _PASSING for each in self._loans.values())
+            self._is_watched = self._is_watched or is_left
+        for loan in discarded:
+            loan.unmap()
+        return self._is_watched
 
     def _discard(self, loan):
         loan.empty()
-        self.forgotten.append(loan.number)
+        self._discarded.append(loan)
+        self._forget(loan)
 
     def close(self):
         """The session is over."""
         with self._lock:
             self.is_closed = True
-            for loan in self._free:
+            for loan in self._free():
                 loan.empty()
-            self._free, self._lent = [], {}
+            self._loans, self._discarded = {}, []
 
     def forked(self):
         """In a forked child: they are the parent's."""
         self._lock = threading.RLock()
         self.is_closed = True
-        self._free, self._lent = [], {}
+        self._loans, self._discarded = {}, []
+
+
+# The kinds of holders that `trim` looks after: none, and a message.
+_PASSING = (type(None), weakref.ref)
 
 
 def keep_share():
@@ -309,9 +373,16 @@ class Borrowed(Mapping):
     def __init__(self, number, fd, size):
         super().__init__(fd, size)
         self.number = number
-        self.watch = None  # the weak reference to what exports it while it is in use
+        self.watch = None  # while it is in use
+        self.times = 0  # that it was lent to us
         self.is_private = False  # since a fork
         self.is_forgotten = False
+
+
+class _Watch(weakref.ref):
+    """Sees the end of what has borrowed a segment."""
+
+    __slots__ = ("borrowed", "borrower", "wake")
 
 
 class Borrower:
@@ -321,9 +392,9 @@ class Borrower:
     """
 
     def __init__(self, notify):
-        self._notify = notify
+        self.notify = notify
         self._known = {}
-        self.given_back = deque()  # numbers that the lender may lend again
+        self.given_back = deque()  # (number, times) of what the lender may lend again
         self.retired = deque()  # numbers that it must forget
         self.is_closed = False
 
@@ -333,7 +404,7 @@ class Borrower:
 
     def add(self, number, fd, size):
         """Map a segment that was passed; takes the descriptor over. Raises OSError."""
-        with _registry_lock:
+        with _Settled():
             try:
                 if self.is_closed or number in self._known or os.fstat(fd).st_size < size:
                     raise OSError(errno.EINVAL, "no segment to be borrowed")
@@ -349,12 +420,25 @@ class Borrower:
 
         Raises LookupError where the number is none, or in use.
         """
-        with _registry_lock:
+        with _Settled():
             borrowed = self._known[number]
             if borrowed.watch is not None or borrowed.is_private:
                 raise LookupError("segment %d is in use" % number)
             whole = borrowed.whole()
-            borrowed.watch = weakref.ref(whole, _Returning(self, borrowed))
+            # What is watched is not the whole itself: of what is garbage in a cycle the collector
+            # says that it is gone before it runs the finalizers, which may still use it. It does
+            # not look at code objects, and they are gone when they are gone.
+            end = whole
+            if _HAS_REPLACE:
+                end = whole.end = _END.replace()
+            # What came last is called first. The other is in C: what it notes is noted, where an
+            # interrupt may end what is in Python.
+            wake = weakref.ref(end, _settle)
+            watch = _Watch(end, _due.append)
+            watch.wake = wake
+            watch.borrower, watch.borrowed = self, borrowed
+            borrowed.watch = watch
+            borrowed.times += 1
         return memoryview(whole).cast("B")
 
     @property
@@ -364,19 +448,19 @@ class Borrower:
         known = list(self._known.values())
         return sum(borrowed.watch is not None for borrowed in known) >= HOLD_SEGMENTS
 
-    def returning(self, borrowed):
-        """What exported it is gone; in the middle of any line."""
+    def returning(self, borrowed, watch):
+        """What has borrowed it is gone. Under the lock; once more where an interrupt came."""
+        if borrowed.watch is not watch:
+            return
         borrowed.watch = None
         if self.is_closed or borrowed.is_forgotten:
             self._let_go(borrowed)
         elif borrowed.is_private:
+            self.retired.append(borrowed.number)
             self._known.pop(borrowed.number, None)
             self._let_go(borrowed)
-            self.retired.append(borrowed.number)
-            self._notify()
         else:
-            self.given_back.append(borrowed.number)
-            self._notify()
+            self.given_back.append((borrowed.number, borrowed.times))
 
     def _let_go(self, borrowed):
         _borrowed.discard(borrowed)
@@ -386,11 +470,11 @@ class Borrower:
         """It was lent, but will not be used: it could not even be mapped, perhaps."""
         self.forget(number)
         self.retired.append(number)
-        self._notify()
+        self.notify()
 
     def forget(self, number):
         """The lender has."""
-        with _registry_lock:
+        with _Settled():
             borrowed = self._known.pop(number, None)
             if borrowed is not None:
                 borrowed.is_forgotten = True
@@ -404,17 +488,42 @@ class Borrower:
             self.forget(number)
 
 
-class _Returning:
-    """The callback of a weak reference, without a reference cycle of its own."""
+def _end():
+    pass
 
-    __slots__ = ("_borrowed", "_borrower")
 
-    def __init__(self, borrower, borrowed):
-        self._borrower = borrower
-        self._borrowed = borrowed
+_END = _end.__code__
+# Before there was, all buffers are arrays of numpy, into which the collector does not look.
+_HAS_REPLACE = hasattr(_END, "replace")
 
-    def __call__(self, reference):
-        self._borrower.returning(self._borrowed)
+_due = deque()  # watches that have seen it
+
+
+def _settle(reference=None):
+    """Do what is due, in the middle of any line; if somebody is at the segments, they will."""
+    while _due and _registry_lock.acquire(False):
+        try:
+            while _due:
+                watch = _due[0]
+                watch.borrower.returning(watch.borrowed, watch)
+                watch.borrower.notify()
+                try:
+                    _due.popleft()
+                except IndexError:
+                    pass
+        finally:
+            _registry_lock.release()
+
+
+class _Settled:
+    """Under the lock; what came due meanwhile is done after."""
+
+    def __enter__(self):
+        _registry_lock.acquire()
+
+    def __exit__(self, *error):
+        _registry_lock.release()
+        _settle()
 
 
 # --- both ---
@@ -429,18 +538,31 @@ class Segments:
     """
 
     def __init__(self, can_lend, notify, on_kept):
-        self.lender = Lender() if can_lend else None
+        self.lender = Lender(on_kept=on_kept) if can_lend else None
         self.borrower = Borrower(notify)
         self._notify = notify
-        self._on_kept = on_kept
-        self._is_trimmed = False
+        self._told = weakref.WeakKeyDictionary()  # connection -> what was told last over it
 
-    def news(self):
-        """What the other end is to be told, pickled: the body of a SEGMENTS frame."""
+    def news(self, connection):
+        """What the other end is to be told over this connection, pickled: the body of a SEGMENTS
+        frame."""
         borrower = self.borrower
         forgotten = _all_of(self.lender.forgotten) if self.lender is not None else []
         fields = _all_of(borrower.given_back), _all_of(borrower.retired), forgotten
+        self._told.setdefault(connection, deque(maxlen=MOST_ANSWERS)).append(fields)
         return pickle.dumps(fields, 2)
+
+    def tell_again(self, connection):
+        """What was told last over this connection may never have come; it does no harm to tell it
+        twice."""
+        told = self._told.pop(connection, ())
+        for given_back, retired, forgotten in told:
+            self.borrower.given_back.extend(given_back)
+            self.borrower.retired.extend(retired)
+            if self.lender is not None:
+                self.lender.forgotten.extend(forgotten)
+        if told:
+            self._notify()
 
     def heard(self, body):
         """What the other end tells."""
@@ -448,21 +570,19 @@ class Segments:
         if self.lender is not None:
             for number in retired:
                 self.lender.forget(number)
-            for number in given_back:
-                self.lender.returned(number)
-            if given_back and not self._is_trimmed:
-                self._is_trimmed = True
-                self._on_kept()
+            for number, times in given_back:
+                self.lender.returned(number, times)
             self._tell_forgotten()
         for number in forgotten:
             self.borrower.forget(number)
 
     def trim(self):
         """Give up what was not used for a while; True if there is something left to be trimmed."""
+        is_left = False
         if self.lender is not None:
-            self._is_trimmed = self.lender.trim(time.monotonic())
+            is_left = self.lender.trim(time.monotonic())
             self._tell_forgotten()
-        return self._is_trimmed
+        return is_left
 
     def _tell_forgotten(self):
         if self.lender.forgotten:
@@ -470,6 +590,7 @@ class Segments:
 
     def connection_is_over(self, connection):
         """What was sent over it may never have come."""
+        self.tell_again(connection)
         if self.lender is not None:
             self.lender.forget_carried_by(connection)
             self._tell_forgotten()
@@ -494,7 +615,7 @@ _lenders = weakref.WeakSet()
 # All that is mapped. Held here: the collector would not call back a weak reference that is garbage
 # together with what it refers to.
 _borrowed = set()
-_registry_lock = threading.RLock()
+_registry_lock = threading.Lock()  # under which nobody waits
 
 
 def _before_fork():
@@ -505,18 +626,16 @@ def _before_fork():
             # copy of one when it writes to it. Nothing that another thread writes is lost.
             _map(borrowed.address, borrowed.size, _PRIVATE_FIXED, borrowed.fd)
             borrowed.is_private = True
-            if borrowed.watch is None:  # given back meanwhile: it will be lent again
-                _map(borrowed.address, borrowed.size, _SHARED_FIXED, borrowed.fd)
-                borrowed.is_private = False
 
 
 def _after_in_parent():
     _registry_lock.release()
+    _settle()
 
 
 def _after_in_child():
     global _registry_lock
-    _registry_lock = threading.RLock()
+    _registry_lock = threading.Lock()
     for lender in list(_lenders):
         lender.forked()
     for borrowed in list(_borrowed):
@@ -524,6 +643,7 @@ def _after_in_child():
         if borrowed.watch is None:
             _borrowed.discard(borrowed)
             borrowed.unmap()
+    _settle()
 
 
 at_fork(_before_fork, _after_in_parent, _after_in_child)

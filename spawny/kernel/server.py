@@ -297,7 +297,7 @@ class Server:
     def tell_news(self, session):
         """Tell the client of its segments, between its calls."""
         if session.has_news and session.events is not None and not session.is_over:
-            session.events.push(session.news(), is_dispensable=False)
+            session.events.push(session.news(session.events), is_dispensable=False)
 
     def forget(self, session):
         """The last connection of a session is gone: so are its references."""

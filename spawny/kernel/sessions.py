@@ -49,12 +49,18 @@ class Session:
         """(pickle, buffers) of a request with buffers."""
         return buffers.unpack(body, self.segments.borrower, _is_passed_first)
 
-    def news(self):
-        """The frame that tells of segments, where there is something to tell."""
+    def refuse(self, flags, body):
+        """What came from the client, with buffers perhaps, is not wanted."""
+        if flags & wire.WITH_BUFFERS:
+            buffers.refuse(body, self.segments.borrower)
+
+    def news(self, connection):
+        """The frame that tells of segments over this connection, where there is something to
+        tell."""
         if not self.has_news:
             return b""
         self.has_news = False  # first: what comes now is told the next time, at the latest
-        return wire.frame(wire.SEGMENTS, self.segments.news())
+        return wire.frame(wire.SEGMENTS, self.segments.news(connection))
 
 
 def _is_fetched(loan):
@@ -95,9 +101,9 @@ class Connection:
     def send(self, data, is_dispensable=False):
         """Send a frame, as bytes or `Parts`; see `_send` and `push`."""
         if type(data) is buffers.Parts:
+            data.goes_over(self)
             for piece in data.pieces:
                 self._send(piece, is_dispensable)
-            data.sent(self)
         else:
             self._send(data, is_dispensable)
 
@@ -123,7 +129,7 @@ class Connection:
         """Send without waiting; what does not fit waits in a backlog, which is bounded for what is
         dispensable. From any thread."""
         if type(data) is buffers.Parts:
-            data.sent(self)
+            data.goes_over(self)
             data = b"".join(data.pieces)
         with self._lock:
             if is_dispensable and self._backlog_bytes > BACKLOG_BYTES:
@@ -134,7 +140,8 @@ class Connection:
                 return  # its hang-up is noticed where connections are polled
             if sent == len(data):
                 return
-            self._backlog.append(data[sent:])
+            # A copy: it may be an array of user code's, which goes on, and may change it.
+            self._backlog.append(bytes(memoryview(data)[sent:]))
             self._backlog_bytes += len(data) - sent
         self._on_backlog(self)
 

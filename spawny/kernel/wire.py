@@ -69,7 +69,7 @@ DONE = 41  # (oid of a task,): what AWAIT began is over; only on event connectio
 DROPPED = 42  # [(callback id, count), ...]: references to callbacks given back; as DONE
 
 # --- both ways, on any connection of a session; no answer ---
-SEGMENTS = 43  # (borrowed ones given back, borrowed ones to be forgotten, lent ones forgotten)
+SEGMENTS = 43  # ([(number, times)] given back, numbers to be forgotten, numbers forgotten)
 
 # --- flags of a request ---
 KEEP = 1  # the result stays there: answer with a reference
