@@ -40,6 +40,10 @@ class Lending:
         found = buffers.unpack(body, self._segments.borrower, self._fetch)
         return found
 
+    def refuse(self, body: bytes | memoryview) -> None:
+        """Such a body could not be unpacked."""
+        buffers.refuse(body, self._segments.borrower)
+
     def frame(self, channel: Channel) -> bytes:
         """What the daemon is to be told, to be sent on this channel before the next request."""
         frame: bytes = wire.frame(wire.SEGMENTS, self._segments.news(channel))

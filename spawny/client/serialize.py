@@ -68,18 +68,27 @@ def dumps(
             and (session.interpreter_tag == _TAG or not _may_hold_code(body))
         ):
             if large:
-                return session.lending.pack(body, large), wire.WITH_BUFFERS
+                return _pack(body, large, session), wire.WITH_BUFFERS
             return body, 0
     body, large = _dumps_carefully(request, session, oids)
     if large:
-        packed = session.lending.pack(body, large)
-        return packed, wire.WITH_REFERENCES | wire.WITH_BUFFERS
+        return _pack(body, large, session), wire.WITH_REFERENCES | wire.WITH_BUFFERS
     return body, wire.WITH_REFERENCES
 
 
 def _may_hold_code(body: bytes) -> bool:
     # Whoever has told pickle how to pickle code objects may do so under any name.
     return CodeType in copyreg.dispatch_table or any(mark in body for mark in _CODE_MARKS)
+
+
+def _pack(pickled: bytes, large: list[Any], session: Session) -> buffers.Parts:
+    try:
+        lending = session.lending
+    except OSError:  # out of descriptors, it cannot even be imported
+        inline: buffers.Parts = buffers.pack(pickled, large, None, None)
+        return inline
+    packed: buffers.Parts = lending.pack(pickled, large)
+    return packed
 
 
 def _dumps_carefully(

@@ -79,6 +79,7 @@ class Session:
         self._callbacks: Callbacks | None = None
         self._lending: Lending | None = None
         self.has_news = False  # of segments, for the daemon
+        self._unread: list[bytes | memoryview] = []  # what is in segments that are to go back
         self._making_lock = threading.Lock()  # of these two
         # thread -> the channel of its one-way calls; its next request takes it, to come after them
         self._oneways: dict[int, Channel] = {}
@@ -247,6 +248,8 @@ class Session:
 
             with self._making_lock:
                 self._lending = self._lending or Lending(self)
+                while self._unread:
+                    self._lending.refuse(self._unread.pop())
         return self._lending
 
     def heard(self, body: bytes) -> None:
@@ -493,7 +496,12 @@ class Session:
             raise MemoryError("it is larger than the memory that is free")
         large: Sequence[Any] = ()
         if flags & wire.WITH_BUFFERS:
-            body, large = self.lending.unpack(body)
+            try:
+                lending = self.lending
+            except OSError:  # out of descriptors, it cannot even be imported
+                self._unread.append(body)
+                raise
+            body, large = lending.unpack(body)
         if flags & wire.WITH_REFERENCES:
             return ResultUnpickler(body, self, large).load()
         if flags & wire.WITH_BUFFERS:
@@ -628,6 +636,7 @@ class Session:
 
     def _end_lending(self) -> None:
         lending, self._lending = self._lending, None
+        self._unread.clear()
         self.has_news = False
         if lending is not None:
             lending.close()
@@ -649,6 +658,7 @@ class Session:
         self.nested.clear()
         self._callbacks = None  # those that are in use run in the parent
         self._lending = None  # the segments are the parent's
+        self._unread.clear()
         self.has_news = False
         self._making_lock = threading.Lock()
         self._coming_back = threading.Lock()

@@ -343,7 +343,7 @@ def _lend(group, buffers, entries, parts, lender, hand_over):
         size += -(-buffers[index].nbytes // ALIGNMENT) * ALIGNMENT
     try:
         loan = lender.take(size, parts)
-    except OSError:
+    except (OSError, MemoryError):
         return False
     parts.add_loan(loan)
     if loan.fd is not None and not hand_over(loan):

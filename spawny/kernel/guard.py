@@ -265,7 +265,7 @@ class Guard(threading.Thread):
             return True  # it was passed, and the client was interrupted before it heard so
         try:
             session.segments.borrower.add(number, connection.descriptors.pop(), size)
-        except (OSError, ImportError, MemoryError):
+        except (OSError, MemoryError):
             return False
         return True
 

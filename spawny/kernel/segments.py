@@ -58,7 +58,10 @@ def _libc():
     another descriptor for each."""
     global _functions
     if _functions is None:
-        import ctypes  # here, since it takes milliseconds
+        try:
+            import ctypes  # here, since it takes milliseconds
+        except ImportError as error:  # `can_borrow` found it: there is no descriptor left, say
+            raise OSError(errno.ENOSYS, "no shared memory: %s" % error) from error
 
         library = ctypes.CDLL(None, use_errno=True)
         address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
@@ -83,9 +86,10 @@ class Mapping:
     """A segment as one process has it mapped."""
 
     def __init__(self, fd, size):
-        self.fd = fd
+        self.fd = None  # it is the caller's to close where this fails
         self.size = size
-        self._addresses = [_map(None, size, _SHARED, fd)]  # taken out by whoever unmaps it
+        self._addresses = []  # taken out by whoever unmaps it
+        self._addresses.append(_map(None, size, _SHARED, fd))
 
     @property
     def address(self):
@@ -128,6 +132,7 @@ class Loan(Mapping):
         self.holder = None
         self.times = 0  # that it was lent: what is told of another time is ignored
         self.free_since = time.monotonic()
+        self.fd = fd
 
     def lend(self, connection):
         """It goes over this connection."""
@@ -377,6 +382,7 @@ class Borrowed(Mapping):
         self.times = 0  # that it was lent to us
         self.is_private = False  # since a fork
         self.is_forgotten = False
+        self.fd = fd
 
 
 class _Watch(weakref.ref):

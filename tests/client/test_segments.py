@@ -2,14 +2,16 @@
 
 import os
 import queue
+import resource
 import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 import spawny
@@ -36,6 +38,9 @@ shelf = Shelf()
 kept = []
 def echo(x):
     return x
+length = len
+def zeros(items):
+    return numpy.zeros(items, dtype="u4")
 def keep(x):
     kept.append(x)
 def give_both(path):
@@ -347,3 +352,128 @@ def test_many_threads(daemon: Any) -> None:
     for each in threads:
         each.join()
     assert not wrong
+
+
+# --- nothing left to be had ---
+
+
+@contextmanager
+def limited(number: int, value: int) -> Iterator[None]:
+    before = resource.getrlimit(number)
+    resource.setrlimit(number, (value, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(number, before)
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """All that this process may have are in use."""
+    used = []
+    with limited(resource.RLIMIT_NOFILE, 200):
+        with suppress(OSError):
+            while True:
+                used.append(os.dup(0))
+        yield
+    for each in used:
+        os.close(each)
+
+
+def test_no_room_for_files_here(daemon: Any) -> None:
+    """As on a full disk: the arrays go through the socket."""
+    daemon.echo(1)
+    with limited(resource.RLIMIT_FSIZE, 4096):
+        exchange(daemon)
+        assert reference_of(daemon).session.lending._segments.lender.lent == []
+    exchange(daemon)
+
+
+def test_no_room_for_files_there(daemon: Any) -> None:
+    """The arrays come through the socket."""
+    daemon.limit("RLIMIT_FSIZE", 4096)
+    exchange(daemon)
+    array = daemon.echo(pattern(100_000, 0))
+    found = shelf.mapped_at(array.ctypes.data)
+    assert found is None or "spawny" not in found
+
+
+def test_no_descriptors_here(daemon: Any) -> None:
+    """What is sent goes through the socket; what would have come in a segment stays there, and the
+    connection lives."""
+    daemon.shelf.keep(1, pattern(100, 1), 1)
+    make, keep, echo = daemon.shelf.make, daemon.shelf.keep, daemon.echo
+    with no_descriptors():
+        keep(2, pattern(100_000, 2), 2)
+        with pytest.raises(spawny.SerializationError, match="no room here") as caught:
+            make(3, 100_000, 3, False)
+        assert echo(4) == 4
+    assert list(daemon.shelf.wrong()) == []
+    assert is_right(spawny.value(caught.value.proxy), 0, 3)  # type: ignore[attr-defined]
+    del caught
+    exchange(daemon)
+    assert eventually(lambda: daemon.lent_and_borrowed() == (0, 0))
+
+
+def test_no_descriptors_there(daemon: Any) -> None:
+    """Everything goes through the socket, and the connection lives."""
+    exchange(daemon)
+    limit = daemon.limit
+    daemon.echo(1)
+    limit("RLIMIT_NOFILE", 3)
+    for seed, items in enumerate(SIZES):
+        assert is_right(daemon.echo(pattern(items, seed)), 0, seed)
+    limit("RLIMIT_NOFILE", None)
+    exchange(daemon)
+
+
+# More than is left of the address space, which is some 100 MB.
+HUGE_ITEMS = 50_000_000
+
+
+def test_no_memory_there(daemon: Any) -> None:
+    """What does not fit is refused, and the connection lives."""
+    array = numpy.zeros(HUGE_ITEMS, dtype="u4")
+    echo, limit = daemon.echo, daemon.limit
+    assert echo(1) == 1
+    limit("RLIMIT_AS", daemon.used_address_space() + 100_000_000)
+    with pytest.raises(spawny.SerializationError, match="no room in daemon"):
+        echo(array)
+    assert echo(2) == 2
+    assert is_right(echo(pattern(100_000, 1)), 0, 1)
+    limit("RLIMIT_AS", None)
+    assert len(echo(array)) == HUGE_ITEMS
+    exchange(daemon)
+
+
+def test_no_memory_here() -> None:
+    """What does not fit stays there, and the connection lives."""
+    daemon = spawny.run_script(SCRIPT, name="large")
+    with Script(
+        f"""
+        import numpy, resource, spawny
+        from tests.client.test_segments import exchange
+        daemon = spawny.attach("large")
+        exchange(daemon)
+        array = numpy.zeros({HUGE_ITEMS}, dtype="u4")
+        with open("/proc/self/statm") as statm:
+            used = int(statm.read().split()[0]) * 4096
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, before[1]))
+        print("sent", daemon.length(array))
+        try:
+            daemon.zeros({HUGE_ITEMS})
+        except spawny.SerializationError as error:
+            print("refused", error)
+            print("there", len(error.proxy))
+        exchange(daemon)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        print("now", len(daemon.zeros({HUGE_ITEMS})))
+        """
+    ) as client:
+        assert client.until("sent") == f"sent {HUGE_ITEMS}"
+        assert "no room here" in client.until("refused")
+        assert client.until("there") == f"there {HUGE_ITEMS}"
+        assert client.until("now") == f"now {HUGE_ITEMS}"
+        assert client.end()[0] == 0
+    daemon.terminate_daemon()

@@ -355,6 +355,8 @@ class Histories(RuleBasedStateMachine):
         self.world.operations += 1
 
     def teardown(self) -> None:
+        if self.world.operations // 10_000 > (self.world.operations - OPERATIONS_A_RUN) // 10_000:
+            print(self.world.operations, "operations", flush=True)
         self.world.check()
         self.world.settle()
 
