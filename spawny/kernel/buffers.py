@@ -345,10 +345,10 @@ def _lend(group, buffers, entries, parts, lender, hand_over):
         loan = lender.take(size, parts)
     except (OSError, MemoryError):
         return False
-    parts.add_loan(loan)
     if loan.fd is not None and not hand_over(loan):
         lender.forget(loan.number)
         return False
+    parts.add_loan(loan)
     for index, offset in zip(group, offsets):
         buffer = buffers[index]
         _copy(buffer, loan.memory[offset : offset + buffer.nbytes])

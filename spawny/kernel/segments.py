@@ -135,7 +135,10 @@ class Loan(Mapping):
         self.fd = fd
 
     def lend(self, connection):
-        """It goes over this connection."""
+        """It goes over this connection. Raises OSError where the session that it was for is over:
+        in the next one its number is another's."""
+        if self.holder is _FORGOTTEN:
+            raise OSError(errno.EPIPE, "the other end has left")
         self.times += 1
         self.holder = connection
 
@@ -293,6 +296,8 @@ class Lender:
             self.is_closed = True
             for loan in self._free():
                 loan.empty()
+            for loan in self._loans.values():
+                loan.holder = _FORGOTTEN
             self._loans, self._discarded = {}, []
 
     def forked(self):

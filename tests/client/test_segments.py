@@ -148,7 +148,6 @@ def test_without_preallocation(daemon: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_client_that_cannot_borrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything goes through the socket."""
-    monkeypatch.setattr("spawny.client.session.can_borrow", lambda: False)
     monkeypatch.setattr("spawny.kernel.buffers.can_borrow", lambda: False)
     daemon = spawny.run_script(SCRIPT)
     exchange(daemon)
@@ -321,9 +320,11 @@ def shelf_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_memory_that_is_not_used(daemon: Any) -> None:
+def test_memory_that_is_not_used(daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given back by both ends after a while, though they go on; and though another session keeps
     this process busy all the time."""
+    monkeypatch.setattr(segments, "KEEP_SECONDS", 1)
+    daemon.set_in("segments", "KEEP_SECONDS", 1)
     other = spawny.run_script(SCRIPT)
     kept = [daemon.echo(pattern(1_000_000, n)) for n in range(4)]
     del kept

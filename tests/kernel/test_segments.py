@@ -133,6 +133,15 @@ def test_a_connection_that_is_over(lender: Lender) -> None:
     assert lend(lender, MIB) is not lost
 
 
+def test_a_message_of_a_session_that_is_over(lender: Lender) -> None:
+    """It is not sent in the next one, where the numbers are others'."""
+    parts = Parts()
+    parts.add_loan(lender.take(MIB, parts))
+    lender.close()
+    with pytest.raises(BrokenPipeError):
+        parts.goes_over(Connection())
+
+
 def test_the_most_that_is_lent(lender: Lender) -> None:
     """Then there is none, and the message goes another way."""
     loans = [lend(lender, 1) for _ in range(segments.MOST_LENT)]
