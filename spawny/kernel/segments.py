@@ -186,17 +186,26 @@ class Lender:
         more memory, descriptors or room. It is free again if the message goes without having been
         sent."""
         with self._lock:
-            self._recover()
-            fitting = [loan for loan in self._free() if size <= loan.size <= max_size(size)]
-            if fitting:
-                loan = min(fitting, key=lambda loan: loan.size)
-            elif len(self.lent) >= MOST_LENT:
-                raise OSError(errno.EMFILE, "too many segments are lent already")
-            else:
+            loan = self._fitting(size)
+            if loan is None and self._recover():
+                loan = self._fitting(size)
+            if loan is None:
+                if len(self.lent) >= MOST_LENT:
+                    raise OSError(errno.EMFILE, "too many segments are lent already")
                 loan = self._create(size_class(size))
             loan.holder = weakref.ref(message)
         self._watch()
         return loan
+
+    def _fitting(self, size):
+        """The smallest free one that is lent for so many bytes; None without one."""
+        most = max_size(size)
+        found = None
+        for loan in self._loans.values():
+            if loan.holder is None and size <= loan.size <= most:
+                if found is None or loan.size < found.size:
+                    found = loan
+        return found
 
     def _create(self, size):
         if self.is_closed:
@@ -212,12 +221,18 @@ class Lender:
 
     def _recover(self):
         """Have back what was put into messages that are no more: their sending was broken off, by
-        a Ctrl-C perhaps. (Not by a finalizer of theirs, where the next one would be lost.)"""
+        a Ctrl-C perhaps. (Not by a finalizer of theirs, where the next one would be lost.) True if
+        there were any."""
+        found = False
         for loan in list(self._loans.values()):
             if loan.holder is _FORGOTTEN:
                 self._forget(loan)
             elif type(loan.holder) is weakref.ref and loan.holder() is None:
                 self._set_free(loan)
+                found = True
+        if found:
+            self._give_up_excess()
+        return found
 
     def _watch(self):
         if not self._is_watched:
@@ -231,19 +246,23 @@ class Lender:
             raise OSError(errno.EBADF, "there is no segment %d to be passed" % number)
         return loan
 
-    def returned(self, number, times):
-        """The other end gives it back, so it has it mapped."""
+    def returned(self, given_back):
+        """The other end gives these (number, times) back, so it has them mapped."""
         with self._lock:
-            loan = self._loans.get(number)
-            is_lent = loan is not None and type(loan.holder) not in _PASSING
-            if is_lent and loan.times == times and loan.holder is not _FORGOTTEN:
-                loan.close_fd()
-                self._set_free(loan)
+            for number, times in given_back:
+                loan = self._loans.get(number)
+                is_lent = loan is not None and type(loan.holder) not in _PASSING
+                if is_lent and loan.times == times and loan.holder is not _FORGOTTEN:
+                    loan.close_fd()
+                    self._set_free(loan)
+            self._give_up_excess()
         self._watch()
 
     def _set_free(self, loan):
         loan.free_since = time.monotonic()
         loan.holder = None
+
+    def _give_up_excess(self):
         free = self._free()
         excess = sum(each.size for each in free) - self._keep_bytes
         while excess > 0 or len(free) > MOST_FREE:
@@ -581,8 +600,8 @@ class Segments:
         if self.lender is not None:
             for number in retired:
                 self.lender.forget(number)
-            for number, times in given_back:
-                self.lender.returned(number, times)
+            if given_back:
+                self.lender.returned(given_back)
             self._tell_forgotten()
         for number in forgotten:
             self.borrower.forget(number)

@@ -66,7 +66,7 @@ def test_what_is_given_back_is_lent_again(lender: Lender) -> None:
     """And nothing before."""
     first, second = lend(lender, MIB), lend(lender, MIB)
     assert first is not second
-    lender.returned(second.number, second.times)
+    lender.returned([(second.number, second.times)])
     assert lend(lender, MIB) is second
     assert lend(lender, MIB) not in (first, second)
 
@@ -74,7 +74,7 @@ def test_what_is_given_back_is_lent_again(lender: Lender) -> None:
 def test_a_much_larger_one_is_not_lent(lender: Lender) -> None:
     """Who keeps a few bytes of it would keep it all."""
     large = lend(lender, 8 * MIB)
-    lender.returned(large.number, large.times)
+    lender.returned([(large.number, large.times)])
     assert lend(lender, MIB) is not large
     assert lend(lender, 6 * MIB) is large
 
@@ -82,11 +82,11 @@ def test_a_much_larger_one_is_not_lent(lender: Lender) -> None:
 def test_giving_back_twice(lender: Lender) -> None:
     """It is told again where a message may have been lost; it counts once, for that one time."""
     loan = lend(lender, MIB)
-    lender.returned(loan.number, 1)
+    lender.returned([(loan.number, 1)])
     assert lend(lender, MIB) is loan
-    lender.returned(loan.number, 1)
+    lender.returned([(loan.number, 1)])
     assert loan.holder is not None
-    lender.returned(loan.number, 2)
+    lender.returned([(loan.number, 2)])
     assert loan.holder is None
 
 
@@ -129,7 +129,7 @@ def test_a_connection_that_is_over(lender: Lender) -> None:
     lender.forget_carried_by(one)
     assert list(lender.forgotten) == [lost.number]
     assert lender.lent == [kept]
-    lender.returned(lost.number, 1)  # it is too late for that
+    lender.returned([(lost.number, 1)])  # it is too late for that
     assert lend(lender, MIB) is not lost
 
 
@@ -147,7 +147,7 @@ def test_the_most_that_is_lent(lender: Lender) -> None:
     loans = [lend(lender, 1) for _ in range(segments.MOST_LENT)]
     with pytest.raises(OSError, match="too many"):
         lender.take(1, Parts())
-    lender.returned(loans[0].number, 1)
+    lender.returned([(loans[0].number, 1)])
     assert lend(lender, 1) is loans[0]
 
 
@@ -155,13 +155,13 @@ def test_what_is_kept_is_bounded(lender: Lender) -> None:
     """In bytes, the oldest going first; and in number."""
     loans = [lend(lender, 3 * MIB) for _ in range(3)]
     for loan in loans:
-        lender.returned(loan.number, 1)
+        lender.returned([(loan.number, 1)])
     assert list(lender.forgotten) == [loans[0].number]
     small = [lend(lender, 1) for _ in range(segments.MOST_LENT)]
     many = Lender(keep_bytes=1 << 40)
     small = [lend(many, 1) for _ in range(segments.MOST_LENT)]
     for loan in small:
-        many.returned(loan.number, 1)
+        many.returned([(loan.number, 1)])
     assert len(many.forgotten) == segments.MOST_LENT - segments.MOST_FREE
     many.close()
 
@@ -326,7 +326,7 @@ if sys.implementation.name == "cpython":
     assert not borrower.given_back
     del view
     assert list(borrower.given_back) == [(2, 1)]
-    lender.returned(2, 1)
+    lender.returned([(2, 1)])
     assert lend(lender) is loan
 else:
     assert not buffers.can_borrow()
