@@ -212,11 +212,11 @@ class Unpickler(pickle.Unpickler):
             super().__init__(io.BytesIO(pickled), buffers=buffers)
         else:
             super().__init__(io.BytesIO(pickled))
-        self._buffers = buffers
+        self._beside = buffers  # (`_buffers` is PyPy's own)
 
     def find_class(self, module, name):
         if module == TAKE_MODULE and name == TAKE_NAME:
-            return self._buffers.__getitem__
+            return self._beside.__getitem__
         find_class = super().find_class
         try:
             return find_class(module, name)

@@ -21,8 +21,10 @@ from spawny.client.channel import Channel
 from spawny.client.proxy import reference_of
 from spawny.kernel import segments
 from tests.client import shelf
+from tests.client.block import Block
 from tests.client.shelf import is_right, pattern
 from tests.end_to_end.processes import Script, eventually, pause
+from tests.interpreters import Interpreter
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -478,3 +480,34 @@ def test_no_memory_here() -> None:
         assert client.until("now") == f"now {HUGE_ITEMS}"
         assert client.end()[0] == 0
     daemon.terminate_daemon()
+
+
+# --- other interpreters ---
+
+BLOCKS = """
+from tests.client.block import Block
+kept = []
+def keep(block):
+    kept.append(block)
+    return block
+def change(by):
+    for block in kept:
+        block.data[0] = block.data[0] + by
+def firsts():
+    return [block.data[0] for block in kept]
+"""
+
+
+@pytest.mark.parametrize("size", [1000, 100_000, 2_000_000])
+def test_buffers_that_are_no_arrays(interpreter: Interpreter, size: int) -> None:
+    """Either end has its own, under any interpreter."""
+    daemon = spawny.run_script(BLOCKS, python_exe=interpreter.path)
+    blocks = [Block(bytearray([n]) * size) for n in range(5)]
+    results = [daemon.keep(block) for block in blocks]
+    assert [bytes(each.data) for each in results] == [bytes(each.data) for each in blocks]
+    daemon.change(100)
+    for block in results:
+        block.data[0] = 50
+    more = [daemon.keep(block) for block in blocks]
+    assert list(daemon.firsts()) == [100, 101, 102, 103, 104, 0, 1, 2, 3, 4]
+    assert [each.data[0] for each in blocks + results + more] == [*range(5), *[50] * 5, *range(5)]
