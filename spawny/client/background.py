@@ -17,7 +17,7 @@ import weakref
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from ..kernel import wire
+from ..kernel import buffers, wire
 from ..kernel.buffers import Parts
 from .channel import show
 from .log import log
@@ -138,6 +138,10 @@ class _Janitor(threading.Thread):
                 sessions = set()
             for _ in range(self._collected.qsize()):  # no more: it may never be empty
                 sessions.add(self._take(self._collected.get()))
+            if buffers.due:
+                from ..kernel.segments import settle
+
+                settle()
             if self._again and time.monotonic() >= self._again_at:
                 sessions |= self._again  # others may keep us busy all the time
                 self._again = set()

@@ -6,8 +6,10 @@ lends, and fetches those that an answer lies in, each once, by an errand.
 
 from __future__ import annotations
 
+import threading
+
 from ..kernel import buffers, wire
-from ..kernel.segments import Segments
+from ..kernel.segments import Segments, settle
 from . import background
 from .channel import ERRAND_SECONDS, errand, errand_for_descriptor
 from .log import log
@@ -53,6 +55,10 @@ class Lending:
         """The frame for this channel was not sent."""
         self._segments.tell_again(channel)
 
+    def settle(self) -> None:
+        """Deal with what an interrupt has left to be dealt with."""
+        settle()
+
     def heard(self, body: bytes) -> None:
         """What the daemon tells."""
         self._segments.heard(body)
@@ -84,17 +90,31 @@ class Lending:
         remaining = None if scope is None else scope.remaining()
         timeout = ERRAND_SECONDS if remaining is None else min(remaining + 0.001, ERRAND_SECONDS)
         try:
-            has_it = errand(self._path, wire.PASS, *fields, timeout=timeout, descriptor=loan.fd)
+            (descriptor,) = loan.descriptors
+            has_it = errand(self._path, wire.PASS, *fields, timeout=timeout, descriptor=descriptor)
         except OSError as error:
             log("debug", "daemon %r takes no segment: %s", self._session.name, error)
             return False
         if has_it:
-            loan.close_fd()
+            loan.descriptors.close()
         return bool(has_it)
 
     def _fetch(self, number: int) -> None:
-        fields = self._session_id, number
-        answer, descriptor = errand_for_descriptor(self._path, wire.FETCH, *fields)
-        if descriptor is None:
-            raise OSError(f"no descriptor for a segment of {self._session.name!r} is to be had")
-        self._segments.borrower.add(number, descriptor, answer[0])
+        # By a thread, to which signal handlers do not come: whatever a Ctrl-C breaks off here, the
+        # descriptor finds its owner.
+        failures: list[Exception] = []
+        thread = threading.Thread(target=self._fetch_quietly, args=(number, failures), daemon=True)
+        thread.start()
+        thread.join()
+        if failures:
+            raise failures.pop()
+
+    def _fetch_quietly(self, number: int, failures: list[Exception]) -> None:
+        try:
+            fields = self._session_id, number
+            answer, descriptor = errand_for_descriptor(self._path, wire.FETCH, *fields)
+            if descriptor is None:
+                raise OSError(f"no descriptor for a segment of {self._session.name!r} is to be had")
+            self._segments.borrower.add(number, descriptor, answer[0])
+        except Exception as error:  # noqa: BLE001 (raised in the thread that waits)
+            failures.append(error)

@@ -205,6 +205,8 @@ class Session:
                     channel = self._new_channel()
             references = self._references
             before = references.release_frame() if references.released else b""
+            if buffers.due:
+                self.lending.settle()
             if self.has_news:
                 before += self._news(channel)
             answer, answer_flags, body = channel.exchange(

@@ -8,6 +8,7 @@ Arrays of numpy are pickled our own way: by a name that every version of numpy h
 strides and type, and out of band for Pythons before 3.8 too, whose pickle knows no buffers.
 """
 
+import collections
 import copyreg
 import io
 import operator
@@ -44,6 +45,10 @@ def can_borrow():
         and ("ctypes" in sys.modules or PathFinder.find_spec("_ctypes") is not None)
     )
 
+
+# What has seen the end of a use of a segment, and was not dealt with yet (see `segments.py`): as a
+# rule nothing. An interrupt may have kept somebody from it; so those who carry requests look here.
+due = collections.deque()
 
 HAS_BUFFERS = sys.version_info >= (3, 8)
 BUFFER_PROTOCOL = 5
@@ -345,7 +350,7 @@ def _lend(group, buffers, entries, parts, lender, hand_over):
         loan = lender.take(size, parts)
     except (OSError, MemoryError):
         return False
-    if loan.fd is not None and not hand_over(loan):
+    if loan.descriptors and not hand_over(loan):
         lender.forget(loan.number)
         return False
     parts.add_loan(loan)

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 
-from . import buffers, callbacks, interrupts, objects, wire
+from . import buffers, callbacks, interrupts, objects, segments, wire
 from .failures import (
     KernelError,
     describe_error,
@@ -119,6 +119,8 @@ class Calls:
         if flags & wire.PIPELINED and connection.held is not None:
             connection.kept[number], connection.held = connection.held, None
         session = connection.session
+        if buffers.due:
+            segments.settle()
         if flags & wire.ONEWAY:
             self._give_back(connection)
             self._server.tell_news(session)

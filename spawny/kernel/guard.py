@@ -275,7 +275,7 @@ class Guard(threading.Thread):
         # (Held by that name until it is sent: its descriptor is closed when nobody has it.)
         loan = session.segments.lender.to_be_passed(number)
         frame = wire.frame(wire.ACK, pickle.dumps((loan.size,), 2))
-        fds = array.array("i", [loan.fd])
+        fds = array.array("i", loan.descriptors)
         connection.sock.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         self._hung_up(connection)
 

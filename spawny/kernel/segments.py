@@ -13,6 +13,9 @@ when the last process that has it mapped lets go of it; no name of it is left an
 """
 
 import errno
+import functools
+import itertools
+import mmap
 import os
 import pickle
 import threading
@@ -20,6 +23,7 @@ import time
 import weakref
 from collections import deque
 
+from . import buffers
 from .forks import at_fork
 
 # What stays mapped for the next message: part of this machine's memory, and only for a moment.
@@ -45,7 +49,7 @@ HOLD_SEGMENTS = 64
 
 _PAGE_BYTES = 4096
 _READ_WRITE, _SHARED, _SHARED_FIXED, _PRIVATE_FIXED = 3, 1, 1 | 16, 2 | 16
-_MADV_REMOVE = 9  # Linux
+_MADV_REMOVE = getattr(mmap, "MADV_REMOVE", None)  # Linux, since Python 3.8
 
 memfd_create = getattr(os, "memfd_create", None)
 
@@ -54,7 +58,7 @@ _functions = None
 
 
 def _libc():
-    """mmap, munmap and madvise. Python's own mmap cannot replace a mapping in place, and holds
+    """mmap and munmap. Python's own mmap cannot replace a mapping in place, and holds
     another descriptor for each."""
     global _functions
     if _functions is None:
@@ -68,71 +72,60 @@ def _libc():
         library.mmap.argtypes = [address, size, number, number, number, ctypes.c_int64]
         library.mmap.restype = address
         library.munmap.argtypes = [address, size]
-        library.madvise.argtypes = [address, size, number]
         _functions = ctypes, library
     return _functions
 
 
 def _map(address, size, flags, fd):
+    """Map it there, or (None) anywhere: a list of the address. Raises OSError."""
     ctypes, library = _libc()
-    found = library.mmap(address, size, _READ_WRITE, flags, fd, 0)
-    if found == ctypes.c_void_p(-1).value:
+    found = []
+    found.extend(map(library.mmap, [address], [size], [_READ_WRITE], [flags], [fd], [0]))
+    if found[0] == ctypes.c_void_p(-1).value:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return found
 
 
-class Mapping:
-    """A segment as one process has it mapped."""
+def _at_once(function, taken, *others):
+    """Call a C function with all that is in this list, taking it out: each is taken and used
+    within C, where no interrupt comes in between, which would lose it, and no other thread."""
+    try:
+        deque(map(function, iter(taken.pop, None), *others), 0)
+    except IndexError:
+        pass  # it is empty
 
-    def __init__(self, fd, size):
-        self.fd = None  # it is the caller's to close where this fails
-        self.size = size
-        self._addresses = []  # taken out by whoever unmaps it
-        self._addresses.append(_map(None, size, _SHARED, fd))
 
-    @property
-    def address(self):
-        return self._addresses[0]
+class Descriptors(list):
+    """One descriptor, or none any more; closed with its last owner. It gets into such a list within
+    C, too, as in `_at_once`."""
 
-    def whole(self):
-        """A new object that exports the whole of it, and as an object can be watched."""
-        return (_libc()[0].c_char * self.size).from_address(self.address)
+    def close(self):
+        """Whoever is to have it has it."""
+        _at_once(os.close, self)
 
-    def close_fd(self):
-        """It is passed, and needs no descriptor any more."""
-        if self.fd is not None:
-            fd, self.fd = self.fd, None
-            os.close(fd)
-
-    def unmap(self):
-        """Let go of it; nothing of this process may refer to it any more."""
-        try:
-            address = self._addresses.pop()
-        except IndexError:
-            return  # another thread did
-        _libc()[1].munmap(address, self.size)
-        self.close_fd()
+    __del__ = close
 
 
 # --- the lender ---
 
 
-class Loan(Mapping):
-    """A segment of our own. It is unmapped when nobody has it any more, since a thread may still be
-    in the middle of filling it when the session ends."""
+class Loan:
+    """A segment of our own. It is unmapped, in C, when nobody has it any more: a thread may still
+    be in the middle of filling it when the session ends."""
 
-    def __init__(self, number, fd, size):
-        super().__init__(fd, size)
+    def __init__(self, number, descriptors, size):
         self.number = number
-        self.memory = memoryview(self.whole()).cast("B")
+        self.descriptors = descriptors
+        self.size = size
+        self._mapping = mmap.mmap(descriptors[0], size)
+        self.memory = memoryview(self._mapping)
         # None when it is free; a weak reference to the message that it is being put into; the
         # connection that it was lent over; _FORGOTTEN. One word, since an interrupt may come
         # between any two lines: it is always the one or the other.
         self.holder = None
         self.times = 0  # that it was lent: what is told of another time is ignored
         self.free_since = time.monotonic()
-        self.fd = fd
 
     def lend(self, connection):
         """It goes over this connection. Raises OSError where the session that it was for is over:
@@ -144,10 +137,11 @@ class Loan(Mapping):
 
     def empty(self):
         """Give its memory back to the system now, though the other end still has it mapped."""
-        _libc()[1].madvise(self.address, self.size, _MADV_REMOVE)
-
-    def __del__(self):
-        self.unmap()
+        if _MADV_REMOVE is not None:
+            try:
+                self._mapping.madvise(_MADV_REMOVE)
+            except OSError:
+                pass  # not on that file system: it goes when the other end has unmapped it
 
 
 _FORGOTTEN = "forgotten"
@@ -165,7 +159,6 @@ class Lender:
         self._is_watched = False  # will `trim` be called?
         self._lock = threading.RLock()  # what goes back may do so in the middle of anything
         self._loans = {}
-        self._discarded = []  # to be unmapped
         self._next_number = 1
         self.is_closed = False
         self.forgotten = deque()  # numbers of which the other end is to be told
@@ -210,12 +203,8 @@ class Lender:
     def _create(self, size):
         if self.is_closed:
             raise OSError(errno.EPIPE, "the other end has left")
-        fd = allocate(size)
-        try:
-            loan = self._loans[self._next_number] = Loan(self._next_number, fd, size)
-        except BaseException:
-            os.close(fd)
-            raise
+        loan = Loan(self._next_number, allocate(size), size)
+        self._loans[self._next_number] = loan
         self._next_number += 1
         return loan
 
@@ -242,7 +231,7 @@ class Lender:
     def to_be_passed(self, number):
         """A segment that the other end does not know yet."""
         loan = self._loans.get(number)
-        if loan is None or loan.fd is None:
+        if loan is None or not loan.descriptors:
             raise OSError(errno.EBADF, "there is no segment %d to be passed" % number)
         return loan
 
@@ -253,7 +242,7 @@ class Lender:
                 loan = self._loans.get(number)
                 is_lent = loan is not None and type(loan.holder) not in _PASSING
                 if is_lent and loan.times == times and loan.holder is not _FORGOTTEN:
-                    loan.close_fd()
+                    loan.descriptors.close()
                     self._set_free(loan)
             self._give_up_excess()
         self._watch()
@@ -297,16 +286,12 @@ class Lender:
             for loan in self._free():
                 if now - loan.free_since >= KEEP_SECONDS:
                     self._discard(loan)
-            discarded, self._discarded = self._discarded, []
             is_left = any(type(each.holder) in _PASSING for each in self._loans.values())
             self._is_watched = self._is_watched or is_left
-        for loan in discarded:
-            loan.unmap()
         return self._is_watched
 
     def _discard(self, loan):
         loan.empty()
-        self._discarded.append(loan)
         self._forget(loan)
 
     def close(self):
@@ -317,13 +302,13 @@ class Lender:
                 loan.empty()
             for loan in self._loans.values():
                 loan.holder = _FORGOTTEN
-            self._loans, self._discarded = {}, []
+            self._loans = {}
 
     def forked(self):
         """In a forked child: they are the parent's."""
         self._lock = threading.RLock()
         self.is_closed = True
-        self._loans, self._discarded = {}, []
+        self._loans = {}
 
 
 # The kinds of holders that `trim` looks after: none, and a message.
@@ -355,35 +340,36 @@ def max_size(size):
 def allocate(size):
     """The descriptor of `size` bytes of memory without a name. All of it is there: a write to it
     later cannot fail. Raises OSError."""
-    fd = _nameless()
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, size)
-        else:
-            _fill(fd, size)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    descriptors = _nameless()
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptors[0], 0, size)
+    else:
+        _fill(descriptors[0], size)
+    return descriptors
 
 
 def _nameless():
+    descriptors = Descriptors()
     if memfd_create is not None:
-        return memfd_create("spawny", os.MFD_CLOEXEC)
+        descriptors.extend(map(memfd_create, ["spawny"], [os.MFD_CLOEXEC]))
+        return descriptors
     import tempfile  # here, since it loads much
 
     for directory in ("/dev/shm", tempfile.gettempdir()):
         if hasattr(os, "O_TMPFILE"):
+            flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
             try:
-                return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                descriptors.extend(map(os.open, [directory], [flags], [0o600]))
+                return descriptors
             except OSError:
                 pass  # no such directory, or not on that file system
         try:
             fd, path = tempfile.mkstemp(prefix="spawny-", dir=directory)
         except OSError:
             continue
+        descriptors.append(fd)
         os.unlink(path)
-        return fd
+        return descriptors
     raise OSError(errno.ENOSPC, "no place for a temporary file")
 
 
@@ -396,17 +382,37 @@ def _fill(fd, size):
 # --- the borrower ---
 
 
-class Borrowed(Mapping):
-    """A segment of the other end's."""
+class Borrowed:
+    """A segment of the other end's; takes the descriptor over."""
 
-    def __init__(self, number, fd, size):
-        super().__init__(fd, size)
+    def __init__(self, number, descriptors, size):
         self.number = number
+        self.descriptors = descriptors
+        self.size = size
+        self._addresses = _map(None, size, _SHARED, descriptors[0])
         self.watch = None  # while it is in use
         self.times = 0  # that it was lent to us
         self.is_private = False  # since a fork
         self.is_forgotten = False
-        self.fd = fd
+
+    @property
+    def is_mapped(self):
+        """Not if it has been let go of."""
+        return bool(self._addresses)
+
+    def map_again(self, flags):
+        """Map it otherwise, in its place and in one step."""
+        _map(self._addresses[0], self.size, flags, self.descriptors[0])
+
+    def whole(self):
+        """A new object that exports the whole of it, and as an object can be watched."""
+        return (_libc()[0].c_char * self.size).from_address(self._addresses[0])
+
+    def unmap(self):
+        """Let go of it; nothing of this process may refer to it any more. Once more does no harm,
+        if it was interrupted."""
+        _at_once(_libc()[1].munmap, self._addresses, itertools.repeat(self.size))
+        self.descriptors.close()
 
 
 class _Watch(weakref.ref):
@@ -434,14 +440,11 @@ class Borrower:
 
     def add(self, number, fd, size):
         """Map a segment that was passed; takes the descriptor over. Raises OSError."""
-        with _Settled():
-            try:
-                if self.is_closed or number in self._known or os.fstat(fd).st_size < size:
-                    raise OSError(errno.EINVAL, "no segment to be borrowed")
-                borrowed = Borrowed(number, fd, size)
-            except BaseException:
-                os.close(fd)
-                raise
+        descriptors = Descriptors([fd])
+        with _registry_lock:
+            if self.is_closed or number in self._known or os.fstat(fd).st_size < size:
+                raise OSError(errno.EINVAL, "no segment to be borrowed")
+            borrowed = Borrowed(number, descriptors, size)
             self._known[number] = borrowed
             _borrowed.add(borrowed)
 
@@ -450,7 +453,7 @@ class Borrower:
 
         Raises LookupError where the number is none, or in use.
         """
-        with _Settled():
+        with _registry_lock:
             borrowed = self._known[number]
             if borrowed.watch is not None or borrowed.is_private:
                 raise LookupError("segment %d is in use" % number)
@@ -463,12 +466,12 @@ class Borrower:
                 end = whole.end = _END.replace()
             # What came last is called first. The other is in C: what it notes is noted, where an
             # interrupt may end what is in Python.
-            wake = weakref.ref(end, _settle)
+            wake = weakref.ref(end, functools.partial(_hint, self))
             watch = _Watch(end, _due.append)
             watch.wake = wake
             watch.borrower, watch.borrowed = self, borrowed
-            borrowed.watch = watch
             borrowed.times += 1
+            borrowed.watch = watch
         return memoryview(whole).cast("B")
 
     @property
@@ -482,19 +485,15 @@ class Borrower:
         """What has borrowed it is gone. Under the lock; once more where an interrupt came."""
         if borrowed.watch is not watch:
             return
-        borrowed.watch = None
         if self.is_closed or borrowed.is_forgotten:
-            self._let_go(borrowed)
+            _let_go(borrowed)
         elif borrowed.is_private:
+            _let_go(borrowed)
             self.retired.append(borrowed.number)
             self._known.pop(borrowed.number, None)
-            self._let_go(borrowed)
         else:
             self.given_back.append((borrowed.number, borrowed.times))
-
-    def _let_go(self, borrowed):
-        _borrowed.discard(borrowed)
-        borrowed.unmap()
+        borrowed.watch = None  # last: all that is before does no harm if it is done twice
 
     def refuse(self, number):
         """It was lent, but will not be used: it could not even be mapped, perhaps."""
@@ -504,12 +503,12 @@ class Borrower:
 
     def forget(self, number):
         """The lender has."""
-        with _Settled():
-            borrowed = self._known.pop(number, None)
+        with _registry_lock:
+            borrowed = self._known.get(number)
             if borrowed is not None:
                 borrowed.is_forgotten = True
-                if borrowed.watch is None:
-                    self._let_go(borrowed)
+                self._known.pop(number, None)
+                _let_go_of_forgotten()
 
     def close(self):
         """The session is over; what is in use stays until it is not."""
@@ -526,34 +525,35 @@ _END = _end.__code__
 # Before there was, all buffers are arrays of numpy, into which the collector does not look.
 _HAS_REPLACE = hasattr(_END, "replace")
 
-_due = deque()  # watches that have seen it
+_due = buffers.due  # watches that have seen it
 
 
-def _settle(reference=None):
-    """Do what is due, in the middle of any line; if somebody is at the segments, they will."""
-    while _due and _registry_lock.acquire(False):
-        try:
-            while _due:
+def settle():
+    """Deal with what is due. Not in a finalizer: one may run under the lock."""
+    while _due:
+        with _registry_lock:
+            if _due:
                 watch = _due[0]
                 watch.borrower.returning(watch.borrowed, watch)
                 watch.borrower.notify()
-                try:
-                    _due.popleft()
-                except IndexError:
-                    pass
-        finally:
-            _registry_lock.release()
+                _due.popleft()  # last: all that is before may be done twice
 
 
-class _Settled:
-    """Under the lock; what came due meanwhile is done after."""
+def _hint(borrower, reference):
+    """In a finalizer: something is due. (An interrupt may lose this; `due` is looked at by all.)"""
+    borrower.notify()
 
-    def __enter__(self):
-        _registry_lock.acquire()
 
-    def __exit__(self, *error):
-        _registry_lock.release()
-        _settle()
+def _let_go(borrowed):
+    borrowed.unmap()
+    _borrowed.discard(borrowed)  # last, as it is found by this if an interrupt comes before
+
+
+def _let_go_of_forgotten():
+    """Under the lock. All of them: an interrupt may have kept an earlier one."""
+    for borrowed in list(_borrowed):
+        if borrowed.is_forgotten and borrowed.watch is None:
+            _let_go(borrowed)
 
 
 # --- both ---
@@ -576,10 +576,17 @@ class Segments:
     def news(self, connection):
         """What the other end is to be told over this connection, pickled: the body of a SEGMENTS
         frame."""
+        settle()
+        with _registry_lock:
+            _let_go_of_forgotten()
         borrower = self.borrower
-        forgotten = _all_of(self.lender.forgotten) if self.lender is not None else []
-        fields = _all_of(borrower.given_back), _all_of(borrower.retired), forgotten
+        fields = [], [], []
+        # Noted before there is anything to note: what an interrupt breaks off is told again.
         self._told.setdefault(connection, deque(maxlen=MOST_ANSWERS)).append(fields)
+        _move(borrower.given_back, fields[0])
+        _move(borrower.retired, fields[1])
+        if self.lender is not None:
+            _move(self.lender.forgotten, fields[2])
         return pickle.dumps(fields, 2)
 
     def tell_again(self, connection):
@@ -632,11 +639,12 @@ class Segments:
         self.borrower.close()
 
 
-def _all_of(numbers):
-    found = []
-    while numbers:
-        found.append(numbers.popleft())
-    return found
+def _move(source, target):
+    """All of a deque to the end of a list; within C, as in `_at_once`."""
+    try:
+        target.extend(iter(source.popleft, None))
+    except IndexError:
+        pass  # it is empty
 
 
 # --- fork ---
@@ -651,16 +659,15 @@ _registry_lock = threading.Lock()  # under which nobody waits
 def _before_fork():
     _registry_lock.acquire()
     for borrowed in list(_borrowed):
-        if borrowed.watch is not None and not borrowed.is_private:
+        if borrowed.watch is not None and borrowed.is_mapped and not borrowed.is_private:
             # In its place and in one step: the pages are the same, and each process gets its own
             # copy of one when it writes to it. Nothing that another thread writes is lost.
-            _map(borrowed.address, borrowed.size, _PRIVATE_FIXED, borrowed.fd)
+            borrowed.map_again(_PRIVATE_FIXED)
             borrowed.is_private = True
 
 
 def _after_in_parent():
     _registry_lock.release()
-    _settle()
 
 
 def _after_in_child():
@@ -671,9 +678,8 @@ def _after_in_child():
     for borrowed in list(_borrowed):
         borrowed.is_forgotten = True  # the parent gives it back
         if borrowed.watch is None:
-            _borrowed.discard(borrowed)
-            borrowed.unmap()
-    _settle()
+            _let_go(borrowed)
+    settle()
 
 
 at_fork(_before_fork, _after_in_parent, _after_in_child)

@@ -49,9 +49,22 @@ def lend(lender: Lender, size: int, connection: Any = "connection") -> Any:
 
 def passed(borrower: Borrower, size: int = MIB, number: int = 1) -> None:
     """A segment that was passed, its first bytes written."""
-    fd = segments.allocate(size)
+    descriptors = segments.allocate(size)
+    fd = os.dup(descriptors[0])
     os.pwrite(fd, b"lent", 0)
     borrower.add(number, fd, size)
+
+
+def given_back(borrower: Borrower) -> list[tuple[int, int]]:
+    """What is noted as no more in use."""
+    segments.settle()
+    return list(borrower.given_back)
+
+
+def retired(borrower: Borrower) -> list[int]:
+    """What is noted as not to be lent again."""
+    segments.settle()
+    return list(borrower.retired)
 
 
 @pytest.mark.parametrize("size", [1, 256 * 1024, 256 * 1024 + 1, 5 * MIB, 5 * MIB + 1, 100 * MIB])
@@ -192,11 +205,11 @@ def test_a_view_keeps_it_borrowed(borrower: Borrower) -> None:
         borrower.borrow(1)
     other = view[1:2]
     del view
-    assert not borrower.given_back
+    assert not given_back(borrower)
     del other
-    assert list(borrower.given_back) == [(1, 1)]
+    assert given_back(borrower) == [(1, 1)]
     borrower.borrow(1)
-    assert list(borrower.given_back) == [(1, 1), (1, 2)]
+    assert given_back(borrower) == [(1, 1), (1, 2)]
 
 
 def test_a_finalizer_in_a_cycle_still_has_it(borrower: Borrower) -> None:
@@ -204,7 +217,7 @@ def test_a_finalizer_in_a_cycle_still_has_it(borrower: Borrower) -> None:
 
     class Owner:
         def __del__(self) -> None:
-            seen.append((bytes(self.view[:4]), list(borrower.given_back)))
+            seen.append((bytes(self.view[:4]), given_back(borrower)))
 
     seen: list[Any] = []
     passed(borrower)
@@ -213,7 +226,7 @@ def test_a_finalizer_in_a_cycle_still_has_it(borrower: Borrower) -> None:
     del owner
     gc.collect()
     assert seen == [(b"lent", [])]
-    assert list(borrower.given_back) == [(1, 1)]
+    assert given_back(borrower) == [(1, 1)]
 
 
 def test_what_is_given_back_while_the_segments_are_busy(borrower: Borrower) -> None:
@@ -227,12 +240,12 @@ def test_what_is_given_back_while_the_segments_are_busy(borrower: Borrower) -> N
         del view
         done.set()
 
-    with segments._Settled():
+    with segments._registry_lock:
         thread = threading.Thread(target=drop)
         thread.start()
         assert done.wait(20)
         assert not borrower.given_back
-    assert list(borrower.given_back) == [(1, 1)]
+    assert given_back(borrower) == [(1, 1)]
     thread.join()
 
 
@@ -244,8 +257,9 @@ def test_the_session_ends_first(borrower: Borrower) -> None:
     assert view[:4] == b"lent"
     known = set(segments._borrowed)
     del view
+    segments.settle()
     assert len(known) == len(segments._borrowed) + 1
-    assert not borrower.given_back
+    assert not given_back(borrower)
 
 
 def test_forgotten_while_in_use(borrower: Borrower) -> None:
@@ -256,7 +270,7 @@ def test_forgotten_while_in_use(borrower: Borrower) -> None:
     assert view[:4] == b"lent"
     del view
     assert not borrower.knows(1)
-    assert not borrower.given_back
+    assert not given_back(borrower)
 
 
 def test_a_fork_makes_it_private() -> None:
@@ -273,15 +287,15 @@ def test_a_fork_makes_it_private() -> None:
         is_well = view[:4] == b"lent"
         view[:4] = b"mine"
         del view
-        os._exit(0 if is_well and not borrower.given_back and not borrower.retired else 1)
+        os._exit(0 if is_well and not given_back(borrower) and not borrower.retired else 1)
     os.close(read)
     view[:4] = b"ours"
     os.close(write)
     assert os.waitpid(pid, 0)[1] == 0
     assert view[:4] == b"ours"
     del view
-    assert list(borrower.retired) == [1]
-    assert not borrower.given_back
+    assert retired(borrower) == [1]
+    assert not given_back(borrower)
 
 
 SCRIPT = """
@@ -301,13 +315,17 @@ def lend(lender):
     parts.goes_over("connection")
     return loan
 
+def given_back(borrower):
+    segments.settle()
+    return list(borrower.given_back)
+
 lender = segments.Lender()
 borrower = segments.Borrower(lambda: None)
 loan = lend(lender)
 loan.memory[:4] = b"lent"
-borrower.add(loan.number, os.dup(loan.fd), loan.size)
+borrower.add(loan.number, os.dup(loan.descriptors[0]), loan.size)
 view = borrower.borrow(1)[:4]
-assert view == b"lent" and not borrower.given_back
+assert view == b"lent" and not given_back(borrower)
 if not os.fork():
     view[:4] = b"mine"
     os._exit(0)
@@ -317,15 +335,15 @@ view[:4] = b"ours"
 assert loan.memory[:4] == b"lent"
 del view
 if sys.implementation.name == "cpython":
-    assert list(borrower.retired) == [1] and not borrower.given_back
+    assert not given_back(borrower) and list(borrower.retired) == [1]
     lender.forget(1)
     loan = lend(lender)
-    borrower.add(loan.number, os.dup(loan.fd), loan.size)
+    borrower.add(loan.number, os.dup(loan.descriptors[0]), loan.size)
     view = borrower.borrow(2)
     view = view[1:2]
-    assert not borrower.given_back
+    assert not given_back(borrower)
     del view
-    assert list(borrower.given_back) == [(2, 1)]
+    assert given_back(borrower) == [(2, 1)]
     lender.returned([(2, 1)])
     assert lend(lender) is loan
 else:
