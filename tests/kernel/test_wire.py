@@ -1,5 +1,8 @@
 """The call channel's frames, however the stream is cut."""
 
+import resource
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,12 +42,12 @@ def test_frames_survive_any_cut(
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 10_000), max_size=5))
 def test_garbage_raises_nothing_else(data: bytes, cuts: list[int]) -> None:
-    """A WireError, or a frame too large to exist: never anything else."""
+    """A WireError, and never anything else."""
     reader = wire.FrameReader()
     try:
         for piece in pieces(data, cuts):
             reader.feed(piece)
-    except (wire.WireError, MemoryError):
+    except wire.WireError:
         pass
 
 
@@ -56,6 +59,45 @@ def test_in_frame_tells_a_cut_end() -> None:
         reader = wire.FrameReader()
         assert reader.feed(whole[:end]) == []
         assert reader.in_frame
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """There is room for 64 MiB more in this process."""
+    with open("/proc/self/statm") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize("into", [False, True])
+def test_a_body_for_which_there_is_no_memory(little_memory: None, into: bool) -> None:
+    """It is read and thrown away; what comes after it is not."""
+    reader = wire.FrameReader()
+    left = 256 << 20
+    piece = b"x" * (1 << 20)
+    assert reader.feed(wire.HEADER.pack(left, wire.CALL, wire.KEEP, 0) + piece) == []
+    left -= len(piece)
+    while left > len(piece):
+        if into:
+            count = len(reader.wanted())
+            assert reader.filled(count) == []
+        else:
+            count = len(piece)
+            assert reader.feed(piece) == []
+        left -= count
+    frames = reader.feed(b"x" * left + wire.frame(wire.CALL, b"next"))
+    assert frames == [(wire.CALL, wire.KEEP | wire.LOST, b""), (wire.CALL, 0, b"next")]
+
+
+def test_a_body_for_which_no_machine_has_memory(little_memory: None) -> None:
+    """That is no body."""
+    with pytest.raises(wire.WireError):
+        wire.FrameReader().feed(wire.HEADER.pack(wire.SENSIBLE_BYTES + 1, wire.CALL, 0, 0) + b"x")
 
 
 def test_a_length_beyond_reason_is_garbage() -> None:

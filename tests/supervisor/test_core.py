@@ -975,6 +975,20 @@ def test_a_living_daemon_is_adopted(world: World) -> None:
     assert not world.done_of(actions.SpawnChild)
 
 
+def test_a_listing_waits_for_a_daemon_that_is_being_adopted(world: World) -> None:
+    """It is pinged as soon as it has linked up."""
+    world.tell(journal(world))
+    caller = world.ask(control.ListDaemons())
+    assert not world.is_answered(caller)
+    process = world.only_process()
+    world.hello(process, "ready")
+    assert world.done_of(actions.PingDaemon)
+    world.pong(process.link)
+    listing = world.answer(caller)
+    assert isinstance(listing, control.Listing)
+    assert [(each.name, each.calls) for each in listing.daemons] == [("etl", 7)]
+
+
 def test_an_adopted_daemon_that_never_got_its_definition(world: World) -> None:
     """The supervisor died between spawn and load; the next one sends it."""
     world.tell(journal(world))
