@@ -48,7 +48,7 @@ MOST_FREE = 64
 HOLD_SEGMENTS = 64
 
 _PAGE_BYTES = 4096
-_READ_WRITE, _SHARED, _SHARED_FIXED, _PRIVATE_FIXED = 3, 1, 1 | 16, 2 | 16
+_READ_WRITE, _SHARED, _PRIVATE_FIXED = 3, 1, 2 | 16
 _MADV_REMOVE = getattr(mmap, "MADV_REMOVE", None)  # Linux, since Python 3.8
 
 memfd_create = getattr(os, "memfd_create", None)
