@@ -14,9 +14,9 @@ from ..kernel import wire
 from ..kernel.buffers import Parts
 from .channel import Overdue
 from .proxy import ObjectProxy, call_request, checked_proxy, reference_of
+from .results import AnswerUnusable, exception_of, held, load
 from .scope import current
 from .serialize import dumps
-from .session import AnswerUnusable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -127,7 +127,7 @@ class Batch:
             for number, (answer, answer_flags, body) in channel.pipeline(requests, scope):
                 future = waiting[0][0]
                 if answer == wire.ERROR:
-                    raised = session.remote_exception(body)
+                    raised = exception_of(session, body)
                     if scope is not None and scope.is_over():
                         raise Overdue(Overdue.INTERRUPTED)
                     if isinstance(raised, KeyboardInterrupt):
@@ -142,7 +142,7 @@ class Batch:
                         unloaded.append((number, future, body, answer_flags))
                     else:
                         try:
-                            future.set_result(session.load(body, answer_flags))
+                            future.set_result(load(session, body, answer_flags))
                         except Exception:  # noqa: BLE001 (loading runs the classes' own code)
                             unloaded.append((number, future, b"", 0))
                 waiting.popleft()
@@ -151,9 +151,9 @@ class Batch:
                 try:
                     if body:
                         with suppress(Exception):
-                            future.set_result(session.load(body, answer_flags))
+                            future.set_result(load(session, body, answer_flags))
                             continue
-                    future.set_result(session.held(channel, number, flags))
+                    future.set_result(held(session, channel, number, flags))
                 except AnswerUnusable as unusable:
                     future.set_exception(unusable.error)
             if was_held:

@@ -16,6 +16,7 @@ from ..errors import CallCancelled, InvalidRequest
 from ..kernel import wire
 from ..kernel.buffers import Parts
 from .failures import describe_exception
+from .results import load
 from .serialize import dumps
 
 TYPE_CHECKING = False
@@ -145,8 +146,8 @@ class Callbacks:
         """The frame that answers a CALLBACK, and what was raised, if anything."""
         number = body[: wire.NUMBER.size]
         try:
-            values, (callback_id, names) = self._session.load(
-                memoryview(body)[wire.NUMBER.size :], flags
+            values, (callback_id, names) = load(
+                self._session, memoryview(body)[wire.NUMBER.size :], flags
             )
         except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
             if flags & wire.IS_HELD:

@@ -14,9 +14,7 @@ import pickle
 import socket
 import threading
 import weakref
-from contextlib import suppress
 
-from .. import errors
 from ..errors import (
     CallTimeout,
     DaemonDied,
@@ -26,27 +24,23 @@ from ..errors import (
 from ..kernel import buffers, wire
 from . import background, interrupt
 from .channel import Channel, ChannelClosed, Overdue, open_socket
-from .failures import is_ours, remote_exception
 from .log import log
 from .outcomes import cancelled, operation_name, overdue
 from .proxy import ObjectProxy
 from .references import Epitaph, ProxyRef, References, run_of
+from .results import AnswerUnusable, exception_of, value_of
 from .scope import Scope
 from .scope import current as current_scope
-from .serialize import ResultUnpickler, dumps
+from .serialize import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
     from .callbacks import Callbacks
     from .futures import Line
     from .lending import Lending
-
-# A value that was loaded here is let go by the daemon with the next request anyway; a larger one is
-# not kept waiting for that.
-HELD_LIMIT_BYTES = 64 * 1024
 
 # A daemon's control thread greets at once, however long a call or a definition takes.
 GREETING_SECONDS = 10.0
@@ -105,7 +99,7 @@ class Session:
             channel.sock.sendall(self._hello(wire.ROLE_CALLS))
             kind, _, body = channel.next_frame()
             if kind == wire.ERROR:
-                raise self.remote_exception(body)
+                raise exception_of(self, body)
             self.started = pickle.loads(body)
             if self.started["pid"] == os.getpid():
                 raise InvalidRequest(f"this is daemon {self.name!r} itself: it cannot attach to it")
@@ -138,7 +132,7 @@ class Session:
         try:
             kind, _, body = channel.next_frame()
             if kind == wire.ERROR:
-                raise self.remote_exception(body)
+                raise exception_of(self, body)
         except BaseException:
             channel.close()
             raise
@@ -213,10 +207,10 @@ class Session:
                 kind, body, flags | body_flags, before, scope
             )
             if answer == wire.VALUE:
-                return self._value(channel, body, answer_flags, flags & wire.NESTED)
+                return value_of(self, channel, body, answer_flags, flags & wire.NESTED)
             if answer == wire.REFERENCE:
                 return self.proxy(*pickle.loads(body))
-            failure = self.remote_exception(body)
+            failure = exception_of(self, body)
         except AnswerUnusable as unusable:
             raise unusable.error from unusable.__cause__
         except BaseException as error:
@@ -253,6 +247,15 @@ class Session:
                 while self._unread:
                     self._lending.refuse(self._unread.pop())
         return self._lending
+
+    def unpack(self, body: bytes | memoryview) -> tuple[memoryview, list[Any]]:
+        """(pickle, buffers) of a body from the daemon that has buffers."""
+        try:
+            lending = self.lending
+        except OSError:  # out of descriptors, it cannot even be imported
+            self._unread.append(body)
+            raise
+        return lending.unpack(body)
 
     def heard(self, body: bytes) -> None:
         """The daemon tells something of segments."""
@@ -451,84 +454,6 @@ class Session:
         if self._lending is not None:
             self._lending.channel_is_over(channel)
 
-    def _value(self, channel: Channel, body: bytes, flags: int, nested: int = 0) -> Any:
-        """The value; what of it does not load here, by reference, without a second call."""
-        number = channel.number
-        try:
-            value = pickle.loads(body) if not flags else self.load(body, flags)
-        except Exception as error:  # noqa: BLE001 (loading runs the classes' own code)
-            return self._unloaded(error, channel, number, body, flags, nested)
-        if flags & wire.IS_HELD and (flags & wire.WITH_BUFFERS or len(body) > HELD_LIMIT_BYTES):
-            with suppress(OSError):  # the daemon is gone, as the next request will find
-                channel.sock.sendall(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
-        return value
-
-    def _unloaded(
-        self,
-        error: Exception,
-        channel: Channel,
-        number: int,
-        body: bytes,
-        flags: int,
-        nested: int,
-    ) -> Any:
-        """What there is in place of the value that answered this request, and did not load."""
-        if not flags:
-            with suppress(Exception):
-                return self.load(body, flags)  # which finds what other versions name
-        if not flags & wire.IS_HELD:  # a copy that was asked for, as a rule
-            text = f"what was copied from daemon {self.name!r} does not load here: {error}"
-            raise AnswerUnusable(errors.SerializationError(text)) from error
-        if flags & (wire.WITH_BUFFERS | wire.LOST) and isinstance(error, (OSError, MemoryError)):
-            # Of the class it would load: a proxy in its place would be a surprise.
-            proxy = self.held(channel, number, nested | wire.KEEP)
-            text = (
-                f"there is no room here for a result of daemon {self.name!r}: {error}. It stays"
-                " there, and the attribute `proxy` of this exception is a proxy of it"
-            )
-            unusable = errors.SerializationError(text)
-            unusable.proxy = proxy
-            raise AnswerUnusable(unusable) from error
-        log("debug", "a result of daemon %r stays there: %s", self.name, error)
-        return self.held(channel, number, nested)
-
-    def load(self, body: bytes | memoryview, flags: int) -> Any:
-        """What a VALUE holds; raises whatever its loading does."""
-        if flags & wire.LOST:
-            raise MemoryError("it is larger than the memory that is free")
-        large: Sequence[Any] = ()
-        if flags & wire.WITH_BUFFERS:
-            try:
-                lending = self.lending
-            except OSError:  # out of descriptors, it cannot even be imported
-                self._unread.append(body)
-                raise
-            body, large = lending.unpack(body)
-        if flags & wire.WITH_REFERENCES:
-            return ResultUnpickler(body, self, large).load()
-        if flags & wire.WITH_BUFFERS:
-            return buffers.Unpickler(body, large).load()
-        return buffers.loads(body)
-
-    def held(self, channel: Channel, number: int, request_flags: int = 0) -> Any:
-        """What answered this request, and did not load here: its elements that do, and references
-        to the others; a reference to it, where it has none, and with the flag KEEP."""
-        answer, flags, body = channel.exchange(wire.HELD, pickle.dumps((number,), 2), request_flags)
-        if answer == wire.VALUE:
-            return self._value(channel, body, flags, request_flags & wire.NESTED)
-        if answer == wire.REFERENCE:
-            return self.proxy(*pickle.loads(body))
-        raise AnswerUnusable(self.remote_exception(body))
-
-    def remote_exception(self, body: bytes) -> BaseException:
-        """The exception of an ERROR frame: its real class where that loads here."""
-        failure = pickle.loads(body)
-        error = remote_exception(failure)
-        # Said by the daemon of itself, not by user code of another.
-        if type(error) is DaemonDied and is_ours(failure):
-            self.ended(f"is gone: {error}", may_come_back=True)
-        return error
-
     # --- proxies and their release ---
 
     def proxy(self, *reference: Any) -> ObjectProxy:
@@ -672,13 +597,6 @@ class Session:
         if self._is_attached:
             self.parent_id, self._is_attached = self.session_id, False
         self.session_id = os.urandom(8).hex()
-
-
-class AnswerUnusable(Exception):
-    """An error to raise after the channel was given back."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 # Those with a proxy. Held here, not by their proxies alone: when a proxy goes as part of a cycle,
