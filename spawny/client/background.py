@@ -139,7 +139,7 @@ class _Janitor(threading.Thread):
             for _ in range(self._collected.qsize()):  # no more: it may never be empty
                 sessions.add(self._take(self._collected.get()))
             if buffers.due:
-                from ..kernel.segments import settle
+                from ..kernel.borrower import settle
 
                 settle()
             if self._again and time.monotonic() >= self._again_at:

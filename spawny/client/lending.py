@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 
 from ..kernel import buffers, wire
-from ..kernel.segments import Segments, settle
+from ..kernel.borrower import settle
+from ..kernel.segments import Segments
 from . import background
 from .channel import ERRAND_SECONDS, errand, errand_for_descriptor
 from .log import log

@@ -47,7 +47,7 @@ def can_borrow():
     )
 
 
-# What has seen the end of a use of a segment, and was not dealt with yet (see `segments.py`): as a
+# What has seen the end of a use of a segment, and was not dealt with yet (see `borrower.py`): as a
 # rule nothing. An interrupt may have kept somebody from it; so those who carry requests look here.
 due = collections.deque()
 

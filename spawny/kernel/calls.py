@@ -13,7 +13,8 @@ import signal
 import sys
 import threading
 
-from . import buffers, callbacks, interrupts, objects, segments, wire
+from . import buffers, callbacks, interrupts, objects, wire
+from .borrower import settle
 from .failures import (
     KernelError,
     describe_error,
@@ -120,7 +121,7 @@ class Calls:
             connection.kept[number], connection.held = connection.held, None
         session = connection.session
         if buffers.due:
-            segments.settle()
+            settle()
         if flags & wire.ONEWAY:
             self._give_back(connection)
             self._server.tell_news(session)

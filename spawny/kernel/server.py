@@ -15,8 +15,9 @@ import socket
 import sys
 import threading
 
-from . import load, objects, output, segments, wire
+from . import load, objects, output, wire
 from .answers import Answers
+from .borrower import settle
 from .calls import Calls
 from .failures import KernelError, describe_error, error_frame, format_error
 from .floor import Floor, Relief
@@ -296,7 +297,7 @@ class Server:
 
     def tell_news(self, session):
         """Tell the client of its segments, between its calls."""
-        segments.settle()
+        settle()
         if session.has_news and session.events is not None and not session.is_over:
             session.events.push(session.news(session.events), is_dispensable=False)
 

@@ -149,13 +149,14 @@ def descriptors() -> list[str]:
 
 def lent_and_borrowed() -> tuple[int, int]:
     """How many segments this process has lent, and uses of others, in all of its sessions."""
-    for name in ("_spawny_kernel.segments", "spawny.kernel.segments"):
-        if (segments := sys.modules.get(name)) is not None:
-            for each in list(segments._lenders):
+    for package in ("_spawny_kernel", "spawny.kernel"):
+        if package + ".segments" in sys.modules:
+            lender, borrower = sys.modules[package + ".lender"], sys.modules[package + ".borrower"]
+            for each in list(lender._lenders):
                 with each._lock:
                     each._recover()  # else it would be done in a second
-            lent = sum(len(each.lent) for each in list(segments._lenders))
-            borrowed = sum(each.watch is not None for each in list(segments._borrowed))
+            lent = sum(len(each.lent) for each in list(lender._lenders))
+            borrowed = sum(each.watch is not None for each in list(borrower._borrowed))
             return lent, borrowed
     return 0, 0
 

@@ -19,7 +19,7 @@ from spawny import callback
 from spawny.client import background
 from spawny.client.channel import Channel
 from spawny.client.proxy import reference_of
-from spawny.kernel import segments
+from spawny.kernel import borrower, lender, memory
 from tests.client import shelf
 from tests.client.block import Block
 from tests.client.shelf import is_right, pattern
@@ -34,7 +34,7 @@ SIZES = [0, 100, 10_000, 100_000, 1_000_000]
 SCRIPT = """
 import numpy, os, resource, sys, threading
 from tests.client.shelf import Shelf, is_right, lent_and_borrowed, mapped, pattern
-segments = sys.modules["_spawny_kernel.segments"]
+lender = sys.modules["_spawny_kernel.lender"]
 buffers = sys.modules["_spawny_kernel.buffers"]
 shelf = Shelf()
 kept = []
@@ -55,7 +55,7 @@ def call(f, *args):
 def set_in(module, name, value):
     setattr(sys.modules["_spawny_kernel." + module], name, value)
 def free_bytes():
-    return [loan.size for each in list(segments._lenders) for loan in each._free()]
+    return [loan.size for each in list(lender._lenders) for loan in each._free()]
 def lose_nameless_files():
     del os.O_TMPFILE
 def is_writeable(x):
@@ -117,8 +117,8 @@ def test_in_memory_that_both_have(daemon: Any) -> None:
 
 def test_without_memfd(daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that never had a name is as good."""
-    monkeypatch.setattr(segments, "memfd_create", None)
-    daemon.set_in("segments", "memfd_create", None)
+    monkeypatch.setattr(memory, "memfd_create", None)
+    daemon.set_in("memory", "memfd_create", None)
     exchange(daemon)
     array = daemon.echo(pattern(100_000, 0))
     found = shelf.mapped_at(array.ctypes.data)
@@ -129,9 +129,9 @@ def test_without_memfd(daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_nameless_files(daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose name is taken away at once is as good, too."""
-    monkeypatch.setattr(segments, "memfd_create", None)
+    monkeypatch.setattr(memory, "memfd_create", None)
     monkeypatch.delattr(os, "O_TMPFILE")
-    daemon.set_in("segments", "memfd_create", None)
+    daemon.set_in("memory", "memfd_create", None)
     daemon.lose_nameless_files()
     before = set(os.listdir("/dev/shm"))
     exchange(daemon)
@@ -193,8 +193,8 @@ def test_a_batch_pickles_its_arguments_at_once(
     daemon: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is done to an array afterwards does not count, in a segment or through the socket."""
-    for most in (0, segments.MOST_LENT):
-        monkeypatch.setattr(segments, "MOST_LENT", most)
+    for most in (0, lender.MOST_LENT):
+        monkeypatch.setattr(lender, "MOST_LENT", most)
         array = pattern(100_000, 5)
         with spawny.batch() as batch:
             future = batch.call(daemon.echo, array)
@@ -314,7 +314,7 @@ def test_a_thousand_arrays(daemon: Any) -> None:
     assert all(is_right(array, 0, seed) for array, seed in kept)
     assert list(daemon.shelf.wrong()) == []
     # Borrowed ones, and its own: each has one.
-    most = 2 * (segments.HOLD_SEGMENTS + segments.MOST_FREE)
+    most = 2 * (borrower.HOLD_SEGMENTS + lender.MOST_FREE)
     assert shelf_descriptors() < before[0] + most + 20
     assert daemon.descriptors() < before[1] + most + 20
 
@@ -326,8 +326,8 @@ def shelf_descriptors() -> int:
 def test_memory_that_is_not_used(daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given back by both ends after a while, though they go on; and though another session keeps
     this process busy all the time."""
-    monkeypatch.setattr(segments, "KEEP_SECONDS", 1)
-    daemon.set_in("segments", "KEEP_SECONDS", 1)
+    monkeypatch.setattr(lender, "KEEP_SECONDS", 1)
+    daemon.set_in("lender", "KEEP_SECONDS", 1)
     other = spawny.run_script(SCRIPT)
     kept = [daemon.echo(pattern(1_000_000, n)) for n in range(4)]
     del kept

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 import spawny
 from spawny import callback
-from spawny.kernel import segments
+from spawny.kernel import lender
 from tests.client import shelf
 from tests.client.shelf import Shelf, is_right, pattern
 from tests.end_to_end.processes import eventually
@@ -41,7 +41,7 @@ import sys
 from tests.client import shelf
 from tests.client.shelf import descriptors, lent_and_borrowed, mapped
 shelf = shelf.Shelf()
-sys.modules["_spawny_kernel.segments"].KEEP_SECONDS = 1  # so that much is given up in the middle
+sys.modules["_spawny_kernel.lender"].KEEP_SECONDS = 1  # so that much is given up in the middle
 def echo(x):
     return x
 """
@@ -430,7 +430,7 @@ def test_any_history(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ignored.append((args.err_msg, repr(args.object), repr(args.exc_value)))
 
     monkeypatch.setattr(sys, "unraisablehook", note)
-    monkeypatch.setattr(segments, "KEEP_SECONDS", 1)
+    monkeypatch.setattr(lender, "KEEP_SECONDS", 1)
     shm = set(os.listdir("/dev/shm"))
     world = World()
     run(OPERATIONS_A_RUN)  # has made all that is made once
