@@ -110,8 +110,8 @@ def test_every_kind_of_frame_is_described() -> None:
 def test_every_link_message_is_described() -> None:
     """The page has a section for whatever either side of the link understands."""
     described = set(re.findall(r"^### (\w+)$", page("protocol-link.md"), re.MULTILINE))
-    kernel = (Path(link.__file__).parent / "guard.py").read_text(encoding="utf-8")
-    to_daemon = re.search(r"_LINK_ACTIONS = \{(.*?)\}", kernel, re.DOTALL)
+    kernel = (Path(link.__file__).parent / "phone.py").read_text(encoding="utf-8")
+    to_daemon = re.search(r"_COMMANDS = \{(.*?)\}", kernel, re.DOTALL)
     assert to_daemon
     understood = set(re.findall(r'"(\w+)":', to_daemon[1])) | links._PARSERS.keys()
     assert described >= understood

@@ -52,7 +52,7 @@ class Session:
     def __init__(self, name: str, path: str) -> None:
         self.name = name
         self.path = path
-        self.started: dict[str, Any] = {}  # what the daemon says of itself, see kernel/guard.py
+        self.started: dict[str, Any] = {}  # what the daemon says of itself, see kernel/greeting.py
         self._attached: dict[str, Any] = {}  # the same, of the run that our references are of
         self.session_id = os.urandom(8).hex()
         self.parent_id: str | None = None

@@ -7,7 +7,7 @@ installed in the daemon's environment and nothing of ours appears on its `sys.pa
 
 Two threads. The *main* thread (`server.py`) runs all user code: it loads the definition, then
 answers calls, reading its sockets itself while idle. The *control* thread (`guard.py`) accepts
-connections, talks to the supervisor (`link.py`), notices the end of clients and decides when the
+connections, talks to the supervisor (`phone.py`), notices the end of clients and decides when the
 daemon ends; it never runs user code, so it answers even while a call takes hours.
 
 The supervisor and the client import the two codecs from here: `wire.py` and `link.py`.

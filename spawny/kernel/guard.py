@@ -1,33 +1,29 @@
-"""The control thread: accepts clients, phones home, and decides when the daemon ends.
+"""The control thread: accepts clients, keeps their leases, and decides when the daemon ends.
 
 The one rule: it runs no user code and never waits for anybody but in its own poll, so it answers
 while the main thread is in a call of hours. (C code that keeps the GIL stops it, too; then the
-supervisor's signals are what is left.)
+supervisor's signals are what is left.) So it is with all that this thread runs: `greeting.py`,
+`errands.py` and `phone.py`.
 """
 
-import array
 import collections
-import functools
 import os
 import pickle
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
 
-from . import buffers, link, wire
-from .answers import describe_interpreter
-from .failures import TEXT_LIMIT
+from . import errands, wire
 from .forks import at_fork
-from .running import stacks
-from .segments import Segments
-from .server import LOADING, NEW, SERVING
+from .greeting import greet
+from .listener import Listener
+from .phone import Phone
+from .server import LOADING, NEW
 from .sessions import (
     Connection,
-    Session,
     away_from_stdio,
     is_ours,
     receive_with_descriptors,
@@ -41,8 +37,6 @@ FIRST_ATTACH_SECONDS = 10
 ORPHAN_SECONDS = 30
 # The time for atexit functions and user threads; also how long a call may ignore its interrupt.
 EXIT_SECONDS = 5
-# A new supervisor pokes every daemon, so this slow knocking is only the second line.
-LINK_RETRY_SECONDS = 5
 
 # Sessions that keep memory for the next answer are looked at so often.
 TRIM_SECONDS = 1.0
@@ -56,30 +50,25 @@ READ_BYTES = 64 * 1024
 
 
 class Guard(threading.Thread):
-    """Owns the listening socket, the link, and the sessions with their leases."""
+    """Owns the listening socket, the phone, and the sessions with their leases."""
 
     def __init__(self, server, name, token, runtime):
         super().__init__(name="spawny-control", daemon=True)
         self.exit_code = 0
-        self._server = server
-        self._daemon_name = name
-        self._token = token
-        self._link_path = os.path.join(runtime, "link.sock")
-        self._call_path = os.path.join(runtime, "d", name + ".sock")
+        self.server = server
+        self.daemon_name = name
+        self.token = token
         self._poller = select.poll()
         self._by_fd = {}  # fd -> Connection, the link's included
         self._by_id = {}
-        self._sessions = {}
+        self.sessions = {}  # id -> Session
         self._parting = []  # event connections of clients that have left and wait for our end
         self._next_id = 1
-        self._link = None
-        self._link_decoder = None
-        self._link_retry_at = None
         self._listen_again_at = None
         self._trimming = []  # sessions that keep segments for their next answer
         self._trim_at = None
         self._had_client = False
-        self._definition = {}  # the header of `load`
+        self.definition = {}  # the header of `load`
         self._end_at = time.monotonic() + ORPHAN_SECONDS
         self._end_reason = "no definition came"
         self._exit_at = None
@@ -88,15 +77,15 @@ class Guard(threading.Thread):
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._poller.register(self._wake_read, select.POLLIN)
-        self._pid = os.getpid()
-        self._listener = _listen(self._call_path)
-        self._listener_inode = os.stat(self._call_path).st_ino
+        self.pid = os.getpid()
+        self.phone = Phone(self, os.path.join(runtime, "link.sock"), name, token, self.pid)
+        self._listener = Listener(os.path.join(runtime, "d", name + ".sock"))
         self._poller.register(self._listener.fileno(), select.POLLIN)
         at_fork(after_in_child=self._leave_to_parent)
 
     def run(self):
-        self._server.calls.control_thread = threading.get_ident()
-        self._connect_link()
+        self.server.calls.control_thread = threading.get_ident()
+        self.phone.connect()
         while True:
             ready = self._poller.poll(self._poll_milliseconds())
             for fd, event in ready:
@@ -105,7 +94,7 @@ class Guard(threading.Thread):
                 except Exception:  # one bad message never costs the daemon
                     traceback.print_exc()
                     if fd in self._by_fd:
-                        self._hung_up(self._by_fd[fd])
+                        self.hung_up(self._by_fd[fd])
             self._keep_time(time.monotonic(), is_quiet=not ready)
 
     def ask(self, action, *args):
@@ -122,7 +111,7 @@ class Guard(threading.Thread):
         times = (
             self._end_at,
             self._exit_at,
-            self._link_retry_at,
+            self.phone.ring_at,
             self._listen_again_at,
             self._trim_at,
         )
@@ -132,8 +121,8 @@ class Guard(threading.Thread):
         return max(0, int((min(due) - time.monotonic()) * 1000) + 1)
 
     def _keep_time(self, now, is_quiet):
-        if self._link_retry_at is not None and now >= self._link_retry_at:
-            self._connect_link()
+        if self.phone.ring_at is not None and now >= self.phone.ring_at:
+            self.phone.connect()
         if self._listen_again_at is not None and now >= self._listen_again_at:
             self._listen_again_at = None
             self._poller.register(self._listener.fileno(), select.POLLIN)
@@ -165,17 +154,17 @@ class Guard(threading.Thread):
         if connection is None:
             return
         if event & select.POLLOUT and not connection.push_backlog():
-            self._watch(connection)
+            self.watch(connection)
         if event & select.POLLIN:
-            if connection is self._link:
-                self._read_link()
+            if connection is self.phone.connection:
+                self.phone.read()
             elif connection.session is None:
                 self._read_first(connection)
             else:
                 self._read_events(connection)
         elif event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
             if connection.session is None or not unread_bytes(connection.sock):
-                self._hung_up(connection)
+                self.hung_up(connection)
             else:
                 self._leave_to_drain(connection)
 
@@ -183,7 +172,7 @@ class Guard(threading.Thread):
 
     def _accept(self):
         try:
-            sock, _ = self._listener.accept()
+            sock = self._listener.accept()
         except OSError:
             # Out of descriptors, as a rule: the knock stays, and would wake us again and again.
             self._poller.unregister(self._listener.fileno())
@@ -194,12 +183,21 @@ class Guard(threading.Thread):
         if not is_ours(sock):
             sock.close()
             return
-        connection = Connection(sock, self._next_id, self._has_backlog)
+        connection = Connection(sock, self._next_id, self.has_backlog)
         self._next_id += 1
-        self._by_fd[connection.fd] = self._by_id[connection.connection_id] = connection
-        self._watch(connection)
+        self._by_id[connection.connection_id] = connection
+        self.admit(connection)
 
-    def _watch(self, connection, wants_out=False):
+    def admit(self, connection):
+        """Look after this connection from now on."""
+        self._by_fd[connection.fd] = connection
+        self.watch(connection)
+
+    def connection(self, connection_id):
+        """The client's connection of this number, if it is open or a request of it runs."""
+        return self._by_id.get(connection_id)
+
+    def watch(self, connection, wants_out=False):
         """Poll for what matters now. A call connection's bytes are the main thread's to read: of it
         only the hang-up matters, which poll reports unasked."""
         if connection.is_over:
@@ -208,8 +206,9 @@ class Guard(threading.Thread):
         events = 0 if is_call else select.POLLIN
         self._poller.register(connection.fd, events | (select.POLLOUT if wants_out else 0))
 
-    def _has_backlog(self, connection):
-        self.ask(self._watch, connection, True)
+    def has_backlog(self, connection):
+        """What it was sent waits until it takes more; from either thread."""
+        self.ask(self.watch, connection, True)
 
     def _read_first(self, connection):
         data, descriptors = receive_with_descriptors(connection.sock, _HELLO_LIMIT)
@@ -228,137 +227,21 @@ class Guard(threading.Thread):
             TypeError,
             EOFError,
         ):
-            self._hung_up(connection)
+            self.hung_up(connection)
 
     def _first_frame(self, connection, kind, body):
         if kind == wire.HELLO:
-            self._greet(connection, *pickle.loads(body))
-            return
-        answer = None
-        if kind == wire.INTERRUPT:
-            connection_id, number = pickle.loads(body)
-            target = self._by_id.get(connection_id)
-            answer = target and self._server.calls.interrupt(target, number)
-        elif kind == wire.TERMINATE:
-            (reason,) = pickle.loads(body)
-            answer = True
-        elif kind == wire.POKE:
-            self._connect_link()
-        elif kind == wire.PASS:
-            answer = self._borrow(connection, *pickle.loads(body))
-        elif kind == wire.FETCH:
-            self._pass(connection, *pickle.loads(body))
-            return
+            greet(self, connection, *pickle.loads(body))
         else:
-            raise wire.WireError("no connection begins with a frame of kind %r" % kind)
-        connection.push(wire.frame(wire.ACK, pickle.dumps(answer, 2)))
-        self._hung_up(connection)
-        if kind == wire.TERMINATE:
-            self.end(reason)
+            errands.run(self, connection, kind, body)
 
-    def _borrow(self, connection, session_id, number, size):
-        """A client passes a segment; True if it can be lent to us from now on."""
-        session = self._sessions.get(session_id)
-        if session is None or not connection.descriptors:
-            return False
-        if session.segments.borrower.knows(number):
-            return True  # it was passed, and the client was interrupted before it heard so
-        try:
-            session.segments.borrower.add(number, connection.descriptors.pop(), size)
-        except (OSError, MemoryError):
-            return False
-        return True
-
-    def _pass(self, connection, session_id, number):
-        """Pass a segment to the client that it was lent to."""
-        session = self._sessions.get(session_id)
-        # (Held by that name until it is sent: its descriptor is closed when nobody has it.)
-        loan = session.segments.lender.to_be_passed(number)
-        frame = wire.frame(wire.ACK, pickle.dumps((loan.size,), 2))
-        fds = array.array("i", loan.descriptors)
-        connection.sock.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-        self._hung_up(connection)
-
-    def _greet(self, connection, protocol, *rest):
-        if protocol != wire.PROTOCOL:
-            text = "daemon %r speaks call protocol %r, the client %r: stop it and start it anew" % (
-                self._daemon_name,
-                wire.PROTOCOL,
-                protocol,
-            )
-            body = (None, "spawny.errors", "VersionMismatch", text, "")
-            connection.push(wire.frame(wire.ERROR, pickle.dumps(body, 2)))
-            self._hung_up(connection)
-            return
-        session_id, role, client_pid, pickle_protocol, parent_id, can_borrow = rest
-        session = self._sessions.get(session_id)
-        is_attaching = session is None and parent_id is None
-        if session is None:
-            protocol = min(pickle_protocol, pickle.HIGHEST_PROTOCOL)
-            session = Session(session_id, client_pid, protocol)
-            session.segments = Segments(
-                can_borrow and buffers.can_borrow(),
-                functools.partial(self._server.segment_is_back, session),
-                functools.partial(self.ask, self._trim_later, session),
-            )
-            self._sessions[session_id] = session
-            parent = self._sessions.get(parent_id)
-            if parent is not None:
-                self._server.post(self._server.exports.inherit, session, parent)
-            self._clients_changed()
-        connection.session = session
-        session.connections.add(connection)
-        if role == wire.ROLE_EVENTS:
-            session.events = connection
-            session.has_events.set()
-            with self._server.state_lock:
-                self._server.listeners = self._server.listeners + [connection]
-            self._watch(connection)
-            return
-        self._watch(connection)
-        self._start_calls(connection, is_attaching)
-
-    def _start_calls(self, connection, is_attaching):
-        server = self._server
-        started = dict(
-            describe_interpreter(),
-            protocol=wire.PROTOCOL,
-            name=self._daemon_name,
-            pid=self._pid,
-            token=self._token,
-            digest=self._definition.get("digest", ""),
-            summary=self._definition.get("summary", ""),
-            pickle_protocol=connection.session.pickle_protocol,
-            can_borrow=buffers.can_borrow(),
-            changed=server.modules.changed() if is_attaching else [],
-        )
-        connection.push(wire.frame(wire.STARTED, pickle.dumps(started, 2)))
-        with server.state_lock:
-            # What the definition printed is for the first who comes: it is the one who asked.
-            for frame in server.load_output:
-                connection.push(frame)
-            if server.state in (NEW, LOADING):
-                server.waiting.append(connection)
-                return
-            server.load_output = []
-        if server.state == SERVING:
-            server.welcome(connection)
-            server.post(server.adopt, connection)
-        else:
-            server.post(self._tell_failure, connection)
-
-    def _tell_failure(self, connection):
-        """On the main thread: the definition's exception for a client that came after it."""
-        self._server.welcome(connection)
-        self._server.adopt(connection)
-        self.ask(self.end, "the definition failed")
-
-    def _trim_later(self, session):
+    def trim_later(self, session):
+        """This session keeps memory for its next answer."""
         if session not in self._trimming:
             self._trimming.append(session)
         self._trim_at = self._trim_at or time.monotonic() + TRIM_SECONDS
 
-    def _hung_up(self, connection, stays_open=False):
+    def hung_up(self, connection, stays_open=False):
         """This connection is over: its lease ends at once, whatever the main thread does."""
         if self._by_fd.get(connection.fd) is not connection:
             return
@@ -374,24 +257,23 @@ class Guard(threading.Thread):
         connection.is_over = True
         connection.close_descriptors()
         session = connection.session
-        if connection is self._link:
-            self._link = None
-            self._link_retry_at = time.monotonic() + LINK_RETRY_SECONDS
+        if connection is self.phone.connection:
+            self.phone.lost()
         if session is None or connection is session.events:
             # The main thread never had it.
-            with self._server.state_lock:
-                self._server.listeners = [
-                    one for one in self._server.listeners if one is not connection
+            with self.server.state_lock:
+                self.server.listeners = [
+                    one for one in self.server.listeners if one is not connection
                 ]
             connection.let_go()
         if session is not None:
             session.connections.discard(connection)
             if not session.connections:
-                del self._sessions[session.session_id]
+                del self.sessions[session.session_id]
                 session.segments.close()
-                self._server.calls.session_is_over(session)
-                self._server.post(self._server.forget, session)
-                self._clients_changed()
+                self.server.calls.session_is_over(session)
+                self.server.post(self.server.forget, session)
+                self.clients_changed()
         if not stays_open:
             connection.let_go()
 
@@ -405,7 +287,7 @@ class Guard(threading.Thread):
             self._drained(connection)  # by the main thread, which did not know that it should tell
 
     def _drained(self, connection):
-        self.ask(self._hung_up, connection)
+        self.ask(self.hung_up, connection)
 
     def _read_events(self, connection):
         """What callbacks gave back that ran between calls; the end of the client's interest."""
@@ -419,24 +301,25 @@ class Guard(threading.Thread):
         for kind, flags, body in connection.reader.feed(data):
             if kind not in (wire.RETURN, wire.RAISE):
                 raise wire.WireError("an event connection carries no frames of kind %r" % kind)
-            self._server.calls.returned(connection.session, kind, flags, body)
+            self.server.calls.returned(connection.session, kind, flags, body)
 
     def _part(self, connection):
         """A client has closed its half of its event connection: it leaves, but would like to know
         of our end. If it was the last, and we end with it, its socket stays open until we do."""
-        self._hung_up(connection, stays_open=True)
+        self.hung_up(connection, stays_open=True)
         self._parting.append(connection)
 
-    def _clients_changed(self):
-        self._had_client = self._had_client or bool(self._sessions)
-        self.report({"type": "clients", "clients": len(self._sessions)})
+    def clients_changed(self):
+        """A session has begun or ended."""
+        self._had_client = self._had_client or bool(self.sessions)
+        self.phone.report({"type": "clients", "clients": len(self.sessions)})
         self._set_idle_end()
 
     def _set_idle_end(self):
         """When the daemon ends for want of clients; never, where its idle_timeout is None."""
-        timeout = self._definition.get("idle_timeout")
-        is_loading = self._server.state in (NEW, LOADING)
-        if self._sessions or timeout is None or (is_loading and not self._had_client):
+        timeout = self.definition.get("idle_timeout")
+        is_loading = self.server.state in (NEW, LOADING)
+        if self.sessions or timeout is None or (is_loading and not self._had_client):
             self._end_at = None
             return
         if not self._had_client:
@@ -444,117 +327,23 @@ class Guard(threading.Thread):
         self._end_at = time.monotonic() + timeout
         self._end_reason = "no client for %g s" % timeout if timeout else "its last client left"
 
-    # --- the link ---
+    # --- the definition ---
 
-    def _connect_link(self):
-        if self._link is not None:
-            self._hung_up(self._link)
-        self._link_retry_at = None
-        sock = away_from_stdio(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        try:
-            sock.setblocking(False)  # a supervisor that is stopped must not stop us
-            sock.connect(self._link_path)
-            if not is_ours(sock):
-                raise OSError("the link belongs to another user")
-        except OSError:
-            sock.close()
-            self._link_retry_at = time.monotonic() + LINK_RETRY_SECONDS
-            return
-        self._link = Connection(sock, 0, self._has_backlog)
-        self._link_decoder = link.Decoder()
-        self._by_fd[self._link.fd] = self._link
-        self._watch(self._link)
-        self.report(
-            dict(
-                describe_interpreter(),
-                type="hello",
-                link=link.PROTOCOL,
-                name=self._daemon_name,
-                token=self._token,
-                pid=self._pid,
-                state=self._server.state,
-                clients=len(self._sessions),
-                calls=self._server.calls.count,
-            )
-        )
-
-    def report(self, header):
-        """Tell the supervisor, where there is one; from either thread."""
-        connection = self._link
-        if connection is not None:
-            connection.push(link.encode(header))
-
-    def _read_link(self):
-        try:
-            data = self._link.sock.recv(1024 * 1024)
-        except OSError:
-            data = b""  # killed, with words of ours unread
-        if not data:
-            self._hung_up(self._link)
-            return
-        for header, blob in self._link_decoder.feed(data):
-            action = self._LINK_ACTIONS.get(header["type"])
-            if action is not None:  # a newer supervisor may know more
-                action(self, header, blob)
-
-    def _on_load(self, header, blob):
-        if self._server.state != NEW:
-            return
-        self._definition = header
-        self._server.state = LOADING
+    def loading_began(self, header):
+        """A definition came, of this header of `load`."""
+        self.definition = header
         self._end_at = None
-        self._server.post(self._load, header, blob)
 
-    def _load(self, header, blob):
-        """On the main thread: carry the definition out and report."""
-        began = time.monotonic()
-        failure = self._server.load(header, blob)
-        if failure is None:
-            self.report({"type": "ready", "seconds": round(time.monotonic() - began, 6)})
-            self.ask(self._set_idle_end)
-            return
-        self.exit_code = 1
-        error, trace = (text[-TEXT_LIMIT:] for text in failure)
-        self.report({"type": "failed", "error": error, "traceback": trace})
-        self.ask(self._end_failed)
-
-    def _end_failed(self):
-        """Every client that was there has been told; one that is still to come gets its time."""
-        if self._had_client:
+    def loading_ended(self, is_well):
+        """It was carried out, or failed. Every client that was there has been told so; one that is
+        still to come gets its time."""
+        if is_well:
+            self._set_idle_end()
+        elif self._had_client:
             self.end("the definition failed")
         else:
             self._end_at = time.monotonic() + FIRST_ATTACH_SECONDS
             self._end_reason = "the definition failed"
-
-    def _on_ping(self, header, blob):
-        running = self._server.calls.busy
-        self.report(
-            {
-                "type": "pong",
-                "id": header.get("id"),
-                "clients": len(self._sessions),
-                "calls": self._server.calls.count,
-                "busy": running and running.describe(self._server.exports),
-            }
-        )
-
-    def _on_stacks(self, header, blob):
-        self.report({"type": "stacks", "id": header.get("id"), "text": stacks()})
-
-    def _on_interrupt(self, header, blob):
-        done = self._server.calls.interrupt()
-        self.report({"type": "interrupted", "id": header.get("id"), "done": bool(done)})
-
-    def _on_stop(self, header, blob):
-        self.end(str(header.get("reason") or "stop requested"))
-
-    _LINK_ACTIONS = {
-        "load": _on_load,
-        "ping": _on_ping,
-        "stacks": _on_stacks,
-        "interrupt": _on_interrupt,
-        "stop": _on_stop,
-    }
 
     # --- the end ---
 
@@ -565,22 +354,17 @@ class Guard(threading.Thread):
         self._exit_at = time.monotonic() + EXIT_SECONDS
         self._end_at = None
         self._close_listener()
-        self.report({"type": "ending", "reason": reason})
+        self.phone.report({"type": "ending", "reason": reason})
         goodbye = wire.frame(wire.ENDING, reason.encode("utf-8", "replace"))
-        for connection in self._server.listeners + self._parting:
+        for connection in self.server.listeners + self._parting:
             connection.push(goodbye)
         if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
             # Should C code keep the GIL, this thread cannot end the process; the system can.
             signal.setitimer(signal.ITIMER_REAL, EXIT_SECONDS + 1)
-        self._server.end(reason)
+        self.server.end(reason)
 
     def _close_listener(self):
-        try:
-            # Another daemon of this name may have taken the path over.
-            if os.stat(self._call_path).st_ino == self._listener_inode:
-                os.unlink(self._call_path)
-        except OSError:
-            pass
+        self._listener.unlink()
         try:
             self._poller.unregister(self._listener.fileno())
         except (KeyError, ValueError):
@@ -591,32 +375,9 @@ class Guard(threading.Thread):
         """In a forked child of user code: let go of every socket, or clients of a daemon that died
         would wait for ever for an end of file that the child holds back."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._server.leave_to_parent()
+        self.server.leave_to_parent()
         os.close(self._wake_read)
         os.close(self._wake_write)
         self._listener.close()
         for connection in list(self._by_fd.values()):
             connection.sock.close()
-
-
-def _listen(path):
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.connect(path)
-    except OSError:
-        pass  # nobody there, as it should be
-    else:
-        sys.exit("spawny: another daemon serves %s already" % path)
-    listener.close()
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o177)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(umask)
-    listener.listen(128)
-    return listener

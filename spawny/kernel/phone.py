@@ -1,0 +1,143 @@
+"""The daemon's end of the link: it phones home, reports, and does what the supervisor wants.
+
+The one rule: a daemon without a supervisor is as good as one with, and so nothing here waits for
+it, or fails for want of it. What the messages mean is written in docs/protocol-link.md.
+
+A new report is a call of `report`; a new command is a method here and a row in `_COMMANDS`.
+"""
+
+import socket
+import time
+
+from . import link
+from .answers import describe_interpreter
+from .failures import TEXT_LIMIT
+from .running import stacks
+from .server import LOADING, NEW
+from .sessions import Connection, away_from_stdio, is_ours
+
+# A new supervisor pokes every daemon, so this slow knocking is only the second line.
+LINK_RETRY_SECONDS = 5
+
+READ_BYTES = 1024 * 1024
+
+
+class Phone:
+    """Owned by the `Guard`, on whose thread all of it runs, but for `_load`; any may `report`.
+
+    `ring_at` is when `connect` is to be called again, or None.
+    """
+
+    def __init__(self, guard, path, name, token, pid):
+        self.connection = None  # while there is a supervisor
+        self.ring_at = None
+        self._guard = guard
+        self._server = guard.server
+        self._path = path
+        self._identity = {"name": name, "token": token, "pid": pid}
+        self._decoder = None
+
+    def connect(self):
+        """To the supervisor that there is now, if any; what was before is over."""
+        if self.connection is not None:
+            self._guard.hung_up(self.connection)
+        self.ring_at = None
+        sock = away_from_stdio(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            sock.setblocking(False)  # a supervisor that is stopped must not stop us
+            sock.connect(self._path)
+            if not is_ours(sock):
+                raise OSError("the link belongs to another user")
+        except OSError:
+            sock.close()
+            self.ring_at = time.monotonic() + LINK_RETRY_SECONDS
+            return
+        self.connection = Connection(sock, 0, self._guard.has_backlog)
+        self._decoder = link.Decoder()
+        self._guard.admit(self.connection)
+        self.report(
+            dict(
+                describe_interpreter(),
+                type="hello",
+                link=link.PROTOCOL,
+                state=self._server.state,
+                **self._identity,
+                **self._figures(),
+            )
+        )
+
+    def lost(self):
+        """The connection is over; the guard lets go of it."""
+        self.connection = None
+        self.ring_at = time.monotonic() + LINK_RETRY_SECONDS
+
+    def report(self, header):
+        """Tell the supervisor, where there is one; from either thread."""
+        connection = self.connection
+        if connection is not None:
+            connection.push(link.encode(header))
+
+    def read(self):
+        """The supervisor has said something, or has gone."""
+        try:
+            data = self.connection.sock.recv(READ_BYTES)
+        except OSError:
+            data = b""  # killed, with words of ours unread
+        if not data:
+            self._guard.hung_up(self.connection)
+            return
+        for header, blob in self._decoder.feed(data):
+            command = self._COMMANDS.get(header["type"])
+            if command is not None:  # a newer supervisor may know more
+                command(self, header, blob)
+
+    def _answer(self, header, kind, **fields):
+        """Report what this command asks for."""
+        self.report(dict(fields, type=kind, id=header.get("id")))
+
+    def _figures(self):
+        return {"clients": len(self._guard.sessions), "calls": self._server.calls.count}
+
+    # --- commands ---
+
+    def _on_load(self, header, blob):
+        if self._server.state != NEW:
+            return
+        self._guard.loading_began(header)
+        self._server.state = LOADING
+        self._server.post(self._load, header, blob)
+
+    def _load(self, header, blob):
+        """On the main thread: carry the definition out and report."""
+        began = time.monotonic()
+        failure = self._server.load(header, blob)
+        if failure is None:
+            self.report({"type": "ready", "seconds": round(time.monotonic() - began, 6)})
+        else:
+            self._guard.exit_code = 1
+            error, trace = (text[-TEXT_LIMIT:] for text in failure)
+            self.report({"type": "failed", "error": error, "traceback": trace})
+        self._guard.ask(self._guard.loading_ended, failure is None)
+
+    def _on_ping(self, header, blob):
+        running = self._server.calls.busy
+        busy = running and running.describe(self._server.exports)
+        self._answer(header, "pong", busy=busy, **self._figures())
+
+    def _on_stacks(self, header, blob):
+        self._answer(header, "stacks", text=stacks())
+
+    def _on_interrupt(self, header, blob):
+        done = self._server.calls.interrupt()
+        self._answer(header, "interrupted", done=bool(done))
+
+    def _on_stop(self, header, blob):
+        self._guard.end(str(header.get("reason") or "stop requested"))
+
+    _COMMANDS = {
+        "load": _on_load,
+        "ping": _on_ping,
+        "stacks": _on_stacks,
+        "interrupt": _on_interrupt,
+        "stop": _on_stop,
+    }
