@@ -2,7 +2,7 @@
 # Python >= 3.11. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test soak coverage readme demo lint format types docs bench transparency clean
+.PHONY: help venv test soak coverage readme demo lint format types docs bench endurance transparency clean
 
 PYTHON ?=
 PYTEST_ARGS ?=
@@ -111,6 +111,13 @@ docs: .venv/.docs  ## build docs/_build/html; a warning or a broken internal lin
 
 bench: .venv-bench/.installed  ## the benchmarks, beside their peers
 	.venv-bench/bin/python benchmarks/run.py
+
+KILLS ?= 200
+CYCLES ?= 10000
+DAEMONS ?= 300
+
+endurance: .venv/.dev  ## what shows after long, or with many; KILLS= CYCLES= DAEMONS=
+	$(BIN)/python benchmarks/endurance.py --kills $(KILLS) --cycles $(CYCLES) --daemons $(DAEMONS)
 
 transparency: .venv-bench/.installed  ## CPython's own tests on proxies, beside their peers
 	.venv-bench/bin/python -m tests.transparency.scoreboard

@@ -102,15 +102,14 @@ def _supervisor_death() -> tuple[float, float, int]:
     with _Caller("kept-0") as caller:
         killed_at = time.perf_counter()
         os.kill(old, signal.SIGKILL)
-        supervisor = _next_supervisor(old)
+        supervisor = next_supervisor(old)
         serves_at = time.perf_counter()
-        while not _has_adopted_all(supervisor):
-            _check_patience(killed_at)
+        await_adoption(supervisor, ADOPTED_DAEMONS)
         adopted_at = time.perf_counter()
     return (serves_at - killed_at) * 1000, (adopted_at - serves_at) * 1000, caller.failed
 
 
-def _next_supervisor(old: int) -> spawny.Supervisor:
+def next_supervisor(old: int) -> spawny.Supervisor:
     """A killed process's sockets outlive it for a moment: look until another one answers."""
     began = time.perf_counter()
     while True:
@@ -121,15 +120,19 @@ def _next_supervisor(old: int) -> spawny.Supervisor:
         _check_patience(began)
 
 
-def _has_adopted_all(supervisor: spawny.Supervisor) -> bool:
-    # The one that is being called may be busy.
-    states = [each.state for each in supervisor.list()]
-    return len(states) == ADOPTED_DAEMONS and all(one in ("ready", "busy") for one in states)
+def await_adoption(supervisor: spawny.Supervisor, daemons: int) -> None:
+    """Return once so many daemons are in its hands, those that are being called among them."""
+    began = time.perf_counter()
+    while True:
+        states = [each.state for each in supervisor.list()]
+        if len(states) == daemons and all(one in ("ready", "busy") for one in states):
+            return
+        _check_patience(began)
 
 
 def _check_patience(began: float) -> None:
     if time.perf_counter() - began > PATIENCE_SECONDS:
-        raise TimeoutError(f"not mended {PATIENCE_SECONDS:.0f} s after the supervisor was killed")
+        raise TimeoutError(f"not mended within {PATIENCE_SECONDS:.0f} s")
 
 
 class _Caller:

@@ -36,9 +36,11 @@ def as_text(section: Section) -> str:
     return "\n".join(lines)
 
 
-def as_page(sections: Sequence[Section], machine: Mapping[str, str]) -> str:
-    """The page `docs/benchmarks.md`."""
-    parts = [INTRODUCTION, _table(("measured on", ""), machine.items())]
+def as_page(
+    sections: Sequence[Section], machine: Mapping[str, str], introduction: str = INTRODUCTION
+) -> str:
+    """A page of the documentation, by default `docs/benchmarks.md`."""
+    parts = [introduction, _table(("measured on", ""), machine.items())]
     for section in sections:
         rows = [
             (each.what, _value(each), _verdict(each) if each.limit is not None else "", each.note)
