@@ -39,6 +39,7 @@ _UNSENT_LIMIT_BYTES = 1024 * 1024
 class _Connection:
     number: int
     socket: socket.socket
+    peer_pid: int | None  # as the operating system says; None where it does not
     decoder: codec.Decoder = field(default_factory=lambda: codec.Decoder(_BLOB_LIMIT_BYTES))
     unsent: deque[memoryview] = field(default_factory=deque)
 
@@ -84,13 +85,14 @@ class Links:
         except OSError as error:  # the daemon has gone again, or there are too many descriptors
             logger.warning("could not accept a link: %s", error)
             return
-        if (uid := _peer_uid(accepted)) != os.getuid():
+        pid, uid = _peer_of(accepted)
+        if uid != os.getuid():
             logger.warning("refused a link of uid %d", uid)
             accepted.close()
             return
         accepted.setblocking(False)
         self._last_number += 1
-        self._connections[self._last_number] = _Connection(self._last_number, accepted)
+        self._connections[self._last_number] = _Connection(self._last_number, accepted, pid)
         self._numbers[accepted.fileno()] = self._last_number
 
     def _receive(self, connection: _Connection) -> list[events.Event]:
@@ -99,7 +101,9 @@ class Links:
             # As long as it says something; it cannot go on for ever, since it waits for pings.
             while data := connection.socket.recv(_RECEIVE_BYTES):
                 for header, _blob in connection.decoder.feed(data):
-                    heard.append(_parse(connection.number, header))
+                    event = _parse(connection.number, header)
+                    _check_speaker(event, connection.peer_pid)
+                    heard.append(event)
         except BlockingIOError:
             return heard
         except ValueError as error:  # LinkError, or a path that cannot be one
@@ -143,15 +147,27 @@ class Links:
         self._listener.close()
 
 
-def _peer_uid(connection: socket.socket) -> int:
-    """Who is at the other end, as the operating system knows."""
+def _peer_of(connection: socket.socket) -> tuple[int | None, int]:
+    """The process and the user at the other end, as the operating system knows them."""
     if hasattr(socket, "SO_PEERCRED"):
         layout = struct.Struct("3i")  # struct ucred: pid, uid, gid
         found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
-        return int(layout.unpack(found)[1])
+        pid, uid, _gid = layout.unpack(found)
+        return pid, uid
     # LOCAL_PEERCRED of the BSDs and macOS: struct xucred begins with its version and the uid.
     xucred = connection.getsockopt(0, 1, 76)
-    return int(struct.unpack_from("II", xucred)[1])
+    return None, int(struct.unpack_from("II", xucred)[1])
+
+
+def _check_speaker(event: events.Event, peer_pid: int | None) -> None:
+    """Raise `LinkError` where one process says that it is another: what it is said to be is what
+    will be signalled, with all of its descendants, and pid 1 has every process of the machine."""
+    if not isinstance(event, events.DaemonHello) or event.identity is None or peer_pid is None:
+        return
+    if event.identity.pid != peer_pid:
+        raise codec.LinkError(
+            f"process {peer_pid} says it is daemon {event.name!r} of pid {event.identity.pid}"
+        )
 
 
 # --- what daemons say ---------------------------------------------------------------------------

@@ -190,6 +190,13 @@ def test_garbage_raises_nothing(daemons: Daemons, garbage: bytes) -> None:
     assert lost or daemons.turn()
 
 
+def test_no_process_speaks_for_another(daemons: Daemons, caplog: pytest.LogCaptureFixture) -> None:
+    """A hello that names another process than the one at the other end costs the connection: the
+    supervisor would signal that process, and its descendants, in place of the daemon."""
+    assert daemons.say({**HELLO, "pid": 1}) == [events.LinkLost(1)]
+    assert f"process {os.getpid()} says it is daemon 'etl' of pid 1" in caplog.text
+
+
 def test_a_blob_is_not_for_us(daemons: Daemons) -> None:
     """A daemon that announces a gigabyte is cut off before it comes."""
     daemons.daemon.sendall(struct.pack("!II", 20, 1 << 30))
