@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-__version__ = "3.0.0.dev0"
+__version__ = "3.0.0.dev1"
 
 # By hand: `typing` would be the most expensive import of a script that attaches.
 TYPE_CHECKING = False

@@ -5,8 +5,10 @@ each `bytes` field in order of declaration. Decoding checks every field against 
 that whatever comes out of `decode` is valid and nothing past it needs to look again. Binary frames
 are opaque: neither side of this codec ever unpickles.
 
-`protocol` travels in every header. A peer of another protocol gets `VersionMismatch` in words;
-`Hello` and `Welcome` never change their meaning, so that any two versions can say so to each other.
+`protocol` in a header is the oldest protocol in which this very message can be said. So a client
+need not know what the supervisor is: whatever an older one can understand, it does, and the rest it
+refuses with `VersionMismatch`. `FROZEN` messages are read whatever their protocol, so that any two
+versions can always list, stop, and say what they are.
 """
 
 from __future__ import annotations
@@ -21,9 +23,12 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
 
-from . import errors
+from . import __version__, errors
 
-PROTOCOL = 1
+PROTOCOL = 2
+
+# Fields that a newer one adds to these have a default and change no meaning.
+FROZEN = frozenset({"Hello", "Welcome", "ListDaemons", "Listing", "StopDaemon", "Done", "Refused"})
 
 # A header holds at most the caller's environment and a list of statuses; 300 daemons make 200 KB.
 HEADER_LIMIT_BYTES = 8 * 1024 * 1024
@@ -37,6 +42,12 @@ Output = Literal["forward", "log"]
 
 class Message:
     """The base of the closed family below."""
+
+
+def since(protocol: int, default: Any) -> Any:
+    """A field that came with this protocol: an older supervisor must not skip it unseen, and so is
+    sent it only where it has its default."""
+    return field(default=default, metadata={"since": protocol})
 
 
 # --- requests, client to supervisor -------------------------------------------------------------
@@ -58,6 +69,8 @@ class StartDaemon(Message):
     when it is sent again because a supervisor died in between, no second daemon starts.
     `python` is a path, a venv directory or a version; `caller_python` the client's own executable.
     One that is not `is_named` has a generated name, and its log goes with it when it ends well.
+    `kernel` is the client's own `boot.py`, so that the daemon speaks the client's call protocol;
+    where that file is gone, as after an upgrade, or not given, the supervisor's own is used.
     """
 
     name: str
@@ -77,6 +90,7 @@ class StartDaemon(Message):
     output: Output = "forward"
     preload: list[str] = field(default_factory=list)
     is_named: bool = True
+    kernel: str = ""
     definition: bytes = b""
 
 
@@ -140,12 +154,13 @@ class Shutdown(Message):
 
 @dataclass(frozen=True, slots=True)
 class Welcome(Message):
-    """The supervisor's own version, process id and start command's interpreter."""
+    """The supervisor's own version, process id, start command's interpreter and newest protocol."""
 
     version: str
     pid: int
     python: str
     service: bool
+    protocol: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +296,10 @@ _MESSAGES: dict[str, type[Message]] = {
 }
 
 
+# The protocol that each request came with, where it was not the first.
+_SINCE: dict[str, int] = {}
+
+
 class MalformedMessage(ValueError):
     """These frames are no message of this protocol; the text says what is wrong with them."""
 
@@ -297,7 +316,7 @@ def encode(message: Message, request_id: int = 0) -> list[bytes]:
     """The frames of a message."""
     binary: list[bytes] = []
     header: dict[str, Any] = {
-        "protocol": PROTOCOL,
+        "protocol": protocol_of(message),
         "id": request_id,
         "type": type(message).__name__,
         "body": _to_json(message, binary),
@@ -305,11 +324,21 @@ def encode(message: Message, request_id: int = 0) -> list[bytes]:
     return [json.dumps(header, separators=(",", ":")).encode(), *binary]
 
 
+def protocol_of(message: Message) -> int:
+    """The oldest protocol in which this can be said."""
+    needed = _SINCE.get(type(message).__name__, 1)
+    for each in fields(message):  # type: ignore[arg-type]  # every Message is a dataclass
+        came = each.metadata.get("since", 1)
+        if came > needed and getattr(message, each.name) != each.default:
+            needed = came
+    return needed
+
+
 def decode(frames: Sequence[bytes]) -> Envelope:
     """The message in these frames.
 
-    Raises `MalformedMessage`, or `errors.VersionMismatch` for a well-formed header of another
-    protocol (a `Hello` or `Welcome` is read whatever its protocol).
+    Raises `MalformedMessage`, or `errors.VersionMismatch` for a well-formed header of a newer
+    protocol (`FROZEN` messages are read whatever their protocol).
     """
     if not frames:
         raise MalformedMessage("no frames")
@@ -317,12 +346,14 @@ def decode(frames: Sequence[bytes]) -> Envelope:
     request_id = header.get("id")
     if not isinstance(request_id, int) or isinstance(request_id, bool):
         raise MalformedMessage("the header has no request id")
-    kind = _MESSAGES.get(str(header.get("type")))
-    if header.get("protocol") != PROTOCOL and kind not in (Hello, Welcome):
+    type_name = str(header.get("type"))
+    protocol: Any = header.get("protocol")
+    if type_name not in FROZEN and not (_is_int(protocol) and 1 <= protocol <= PROTOCOL):
         raise errors.VersionMismatch(
-            f"the other side speaks control protocol {header.get('protocol')!r}, this one"
-            f" {PROTOCOL}: run the same spawny version in both, then spawny shutdown"
+            f"{type_name} needs control protocol {protocol!r}, and this is spawny {__version__},"
+            f" which speaks {PROTOCOL} and older: spawny supervisor upgrade, run from the newer one"
         )
+    kind = _MESSAGES.get(type_name)
     if kind is None:
         raise MalformedMessage(f"there is no message type {header.get('type')!r}")
     binary = list(frames[1:])

@@ -1,7 +1,11 @@
 """Virtual environments of other interpreters with chosen packages in them, made by pip and kept."""
 
+import os
 import shutil
 import subprocess
+import sys
+import sysconfig
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -46,6 +50,31 @@ def environment(config: pytest.Config, versions: list[str], *requirements: str) 
             pytest.skip(_missing[what])
         made.touch()
     return str(python)
+
+
+def released(config: pytest.Config, wheel: Path) -> str:
+    """The python of an environment with the spawny of this wheel, and what it needs taken from the
+    environment that runs the tests: so no network is needed, nor pip."""
+    folder = _folder(config) / f"{wheel.name}-{zlib.crc32(sys.executable.encode()):08x}"
+    made = folder / "made"
+    if not made.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+        packages = next(folder.glob("lib/python*/site-packages"))
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(packages)
+        ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        # Behind the environment's own, so that the wheel's spawny is found first. What is in the
+        # .pth files there (this checkout, perhaps) is not followed.
+        (packages / "borrowed.pth").write_text("\n".join(sorted(ours)) + "\n")
+        made.touch()
+    return str(folder / "bin" / "python")
+
+
+def without_ours(home: Path) -> dict[str, str]:
+    """The variables of a program of another environment, whose spawny is that environment's."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**kept, "SPAWNY_HOME": str(home)}
 
 
 def _folder(config: pytest.Config) -> Path:

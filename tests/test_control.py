@@ -1,7 +1,7 @@
 """The control plane's codec."""
 
 import json
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -193,12 +193,50 @@ def test_an_unknown_type_is_refused() -> None:
     assert control.peek_request_id([frame]) == 5
 
 
-def test_another_protocol_is_told_in_words() -> None:
-    """Except for the two messages by which versions introduce themselves."""
-    with pytest.raises(errors.VersionMismatch, match="control protocol 99"):
-        control.decode([header(control.Done(), protocol=99)])
-    hello = control.Hello("9.9")
-    assert control.decode([header(hello, protocol=99)]).message == hello
+@pytest.mark.parametrize("protocol", [99, 0, -1, None, "1", True, 1.0])
+def test_another_protocol_is_told_in_words(protocol: object) -> None:
+    """The error names the message, both protocols and the next step."""
+    with pytest.raises(errors.VersionMismatch, match="spawny supervisor upgrade") as caught:
+        control.decode([header(control.FindDaemon("x"), protocol=protocol)])
+    assert f"FindDaemon needs control protocol {protocol!r}" in str(caught.value)
+
+
+FROZEN = [
+    control.Hello("9.9"),
+    control.Welcome("9.9", 1, "python", False),
+    control.ListDaemons("x"),
+    control.Listing(()),
+    control.StopDaemon("x"),
+    control.Done("x"),
+    control.Refused("SpawnyError", "x"),
+]
+
+
+@pytest.mark.parametrize("message", FROZEN, ids=lambda each: type(each).__name__)
+def test_a_frozen_message_is_read_whatever_its_protocol(message: control.Message) -> None:
+    """Any two versions can say what they are, list and stop."""
+    assert control.decode([header(message, protocol=99)]).message == message
+    assert control.protocol_of(message) == 1
+
+
+def test_every_frozen_message_is_listed() -> None:
+    """And nothing else is."""
+    assert {type(each).__name__ for each in FROZEN} == control.FROZEN
+
+
+@dataclass(frozen=True, slots=True)
+class Paint(control.Message):
+    """A request of the first protocol, to which the second has added a colour."""
+
+    name: str
+    colour: str = control.since(2, "")
+
+
+def test_a_request_is_said_in_the_oldest_protocol_that_can() -> None:
+    """A newer field asks for the newer protocol only where it says something."""
+    assert control.protocol_of(Paint("x")) == 1
+    assert control.protocol_of(Paint("x", "red")) == 2
+    assert json.loads(control.encode(START)[0])["protocol"] == 1
 
 
 def test_a_refusal_becomes_its_error() -> None:

@@ -122,7 +122,7 @@ def test_every_link_message_is_described() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("protocol-control.md", f"| `protocol` | int | {control.PROTOCOL} |"),
+        ("protocol-control.md", f"can be said; the newest is {control.PROTOCOL} |"),
         ("protocol-call.md", f"The protocol's version is {wire.PROTOCOL},"),
         ("protocol-link.md", f"version of this protocol, {link.PROTOCOL};"),
     ],

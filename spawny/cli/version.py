@@ -33,7 +33,7 @@ def perform(options: argparse.Namespace) -> int:
     print(f"supervisor  {found.version}, {found.python}, pid {found.pid}{kind}")
     if found.version != __version__:
         print(
-            "The supervisor is of another version: spawny shutdown ends it and its daemons, and"
-            " the next client starts one of its own version."
+            "The supervisor is of another version: spawny supervisor upgrade replaces it by this"
+            " one, with its daemons running on."
         )
     return OK

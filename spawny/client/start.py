@@ -15,6 +15,7 @@ from ..address import call_socket, runtime_directory
 from ..control import StartDaemon
 from ..definitions import Definition
 from ..errors import CallTimeout, DaemonStartError, InvalidRequest
+from ..kernel import wire
 from .channel import Channel
 from .ending import wait_gone
 from .launch import enter
@@ -28,6 +29,9 @@ from .supervisor import connect
 
 # The supervisor enforces start_timeout; this is for its own reaction on top.
 READY_GRACE_SECONDS = 15.0
+
+# Ours, whatever the supervisor's: so the daemon speaks the call protocol that this client does.
+_KERNEL = os.path.join(os.path.dirname(os.path.abspath(wire.__file__)), "boot.py")
 
 
 def start(
@@ -75,6 +79,7 @@ def _request(definition: Definition, python: str | None, options: Options) -> St
         output=options.get("output", "forward"),
         preload=list(options.get("preload", ())),
         is_named=name is not None,
+        kernel=_KERNEL,
         definition=definition.payload(),
     )
 

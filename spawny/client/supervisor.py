@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,8 +44,9 @@ from ..control import (
     Welcome,
     decode,
     encode,
+    protocol_of,
 )
-from ..errors import DaemonNotFound, SpawnyError, SupervisorUnavailable
+from ..errors import DaemonNotFound, SpawnyError, SupervisorUnavailable, VersionMismatch
 from ..paths import Paths, check_name, locate
 from . import follow as following
 from .autostart import ensure_supervisor, is_socket_there, supervisor_listens
@@ -220,6 +222,8 @@ class Supervisor:
             try:
                 with closing(_Conversation(self._paths, self._answer_seconds)) as conversation:
                     return _checked(conversation.ask(request, silence), answer)
+            except VersionMismatch as error:
+                raise self._mismatch(request, error) from error
             except (_NotConnected, _ConnectionLost):
                 if not tries_left:
                     raise
@@ -237,6 +241,8 @@ class Supervisor:
         with closing(self._connected()) as conversation:
             try:
                 done = _checked(conversation.ask_patiently(request, progress), answer)
+            except VersionMismatch as error:
+                raise self._mismatch(request, error) from error
             except _ConnectionLost as error:
                 raise SupervisorUnavailable(
                     f"the supervisor ended while {doing}: look at spawny ps, then ask again"
@@ -244,6 +250,18 @@ class Supervisor:
             if isinstance(request, Shutdown):
                 conversation.wait_lost(ANSWER_SECONDS)
             return done
+
+    def _mismatch(self, request: Message, error: VersionMismatch) -> VersionMismatch:
+        """What to raise where the supervisor is too old for this request."""
+        if isinstance(request, Hello):
+            return error
+        there = self.version()
+        if there.protocol >= protocol_of(request):
+            return error  # it is the answer that was not understood
+        return VersionMismatch(
+            f"the supervisor (pid {there.pid}) is spawny {there.version}, too old for what this"
+            f" spawny {__version__} asks of it ({_needing(request)}): run spawny supervisor upgrade"
+        )
 
     def _connected(self) -> _Conversation:
         try:
@@ -383,6 +401,16 @@ class _Conversation:
             f"the supervisor has not answered for {seconds:.0f} s: it is stopped or hangs; see"
             f" {self._paths.supervisor_log}. Its daemons outlive it when you end it"
         )
+
+
+def _needing(request: Message) -> str:
+    """What of a request an older supervisor does not know, in words."""
+    new = [
+        each.name
+        for each in fields(request)  # type: ignore[arg-type]  # every Message is a dataclass
+        if each.metadata.get("since", 1) > 1 and getattr(request, each.name) != each.default
+    ]
+    return ", ".join([type(request).__name__, *new])
 
 
 def _checked(message: Message, answer: type[Answer]) -> Answer:

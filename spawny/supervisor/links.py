@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import control
+from .. import __version__, control
 from ..kernel import link as codec
 from ..paths import NAME_PATTERN
 from . import events, interpreters, proctable
@@ -26,6 +26,9 @@ from .values import Busy
 logger = logging.getLogger(__name__)
 
 _RECEIVE_BYTES = 64 * 1024
+
+# Daemons outlive the supervisor that started them: every version that was ever released is known.
+KNOWN_PROTOCOLS = frozenset({1})
 
 # What daemons send is small, and cut by themselves; only what we send carries a blob.
 _BLOB_LIMIT_BYTES = 0
@@ -183,8 +186,11 @@ def _parse(link: int, header: dict[str, Any]) -> events.Event:
 
 def _parse_hello(link: int, header: dict[str, Any]) -> events.Event:
     name, state = _text(header, "name"), _text(header, "state")
-    if header.get("link") != codec.PROTOCOL:
-        raise codec.LinkError(f"daemon {name!r} speaks link protocol {header.get('link')!r}")
+    if header.get("link") not in KNOWN_PROTOCOLS:
+        raise codec.LinkError(
+            f"daemon {name!r} speaks link protocol {header.get('link')!r}, which spawny"
+            f" {__version__} does not know: spawny supervisor upgrade, run from a newer one"
+        )
     if not NAME_PATTERN.match(name):
         raise codec.LinkError(f"{name!r} cannot name a daemon")
     if state not in ("new", "loading", "ready", "failed"):

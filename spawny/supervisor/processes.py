@@ -55,7 +55,7 @@ class Processes:
 
     Args:
         paths: For the logs, and what a daemon is told.
-        boot: The file that a daemon's interpreter is started with.
+        boot: The file that a daemon's interpreter is started with, where the client names none.
         has_pidfd: False takes the portable way.
     """
 
@@ -98,7 +98,8 @@ class Processes:
 
     def _command(self, request: control.StartDaemon, interpreter: Interpreter) -> list[str]:
         runtime = str(self._paths.runtime)
-        return [interpreter.executable, self._boot, request.name, request.token, runtime]
+        boot = request.kernel if _is_there(request.kernel) else self._boot
+        return [interpreter.executable, boot, request.name, request.token, runtime]
 
     # --- watching -------------------------------------------------------------------------------
 
@@ -191,6 +192,11 @@ class Processes:
                     signal.pidfd_send_signal(pidfd, number)
             finally:
                 os.close(pidfd)
+
+
+def _is_there(kernel: str) -> bool:
+    """Whether the client's own kernel (still) exists: its spawny may have been uninstalled."""
+    return os.path.isabs(kernel) and os.path.isfile(kernel)
 
 
 def daemon_environ(request: control.StartDaemon, interpreter: Interpreter) -> dict[str, str]:

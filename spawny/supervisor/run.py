@@ -78,7 +78,7 @@ class Supervisor:
         )
         self._core = Core(
             figures,
-            control.Welcome(__version__, os.getpid(), sys.executable, is_service),
+            control.Welcome(__version__, os.getpid(), sys.executable, is_service, control.PROTOCOL),
             log_of=lambda name: str(paths.log_file(name)),
             jitter=random.random,
             now=time.monotonic(),

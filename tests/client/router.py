@@ -50,6 +50,14 @@ def confused(request: control.Message, reply: Reply) -> None:
     reply(control.Done("what?"), 1)
 
 
+def newer(request: control.Message, reply: Reply) -> None:
+    """Answer Hello, and everything else with what is not frozen."""
+    if isinstance(request, control.Hello):
+        reply(control.Welcome("0", os.getpid(), sys.executable, False, 99), 1)
+    else:
+        reply(control.Progress("soon"), 1)
+
+
 def main(mode: str) -> None:
     context = zmq.Context()
     router = context.socket(zmq.ROUTER)

@@ -305,7 +305,7 @@ def test_a_supervisor_of_another_protocol_is_named_so(home, router):
     """The error says what to do; who it is can still be asked."""
     router("slow-foreign")
     assert connect().version().version == "0"
-    router("confused-foreign")
+    router("newer-foreign")
     with pytest.raises(errors.VersionMismatch, match="99"):
         connect().list()
 

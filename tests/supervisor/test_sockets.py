@@ -89,7 +89,7 @@ def test_listening_takes_a_stale_path_over(home: Path) -> None:
         ([b"garbage"], "InvalidRequest", 0),
         ([b""], "InvalidRequest", 0),
         ([b'{"id": 7, "protocol": 1, "type": "Explode"}'], "InvalidRequest", 7),
-        ([b'{"id": 7, "protocol": 99, "type": "ListDaemons"}'], "VersionMismatch", 7),
+        ([b'{"id": 7, "protocol": 99, "type": "FindDaemon"}'], "VersionMismatch", 7),
         ([*control.encode(control.Shutdown(), 7), b"more"], "InvalidRequest", 7),
     ],
 )
