@@ -186,9 +186,9 @@ def _parse(link: int, header: dict[str, Any]) -> events.Event:
 
 def _parse_hello(link: int, header: dict[str, Any]) -> events.Event:
     name, state = _text(header, "name"), _text(header, "state")
-    if header.get("link") not in KNOWN_PROTOCOLS:
+    if (protocol := _number(header, "link")) not in KNOWN_PROTOCOLS:
         raise codec.LinkError(
-            f"daemon {name!r} speaks link protocol {header.get('link')!r}, which spawny"
+            f"daemon {name!r} speaks link protocol {protocol}, which spawny"
             f" {__version__} does not know: spawny supervisor upgrade, run from a newer one"
         )
     if not NAME_PATTERN.match(name):

@@ -145,6 +145,7 @@ def test_every_report_becomes_its_event(
         {"type": "explode"},
         {"type": "ready!"},
         {**HELLO, "link": 99},
+        {**HELLO, "link": [1]},
         {**HELLO, "name": "../x"},
         {**HELLO, "name": None},
         {**HELLO, "pid": "1"},
