@@ -28,6 +28,9 @@ from .running import Running
 
 _modules = sys.modules
 
+# What is no request: said in passing, and not answered.
+_WORDS = (wire.RELEASE, wire.SEGMENTS, wire.RETURN, wire.RAISE)
+
 # A client opens its event connection before its first request, but it may not be accepted yet.
 EVENTS_SECONDS = 1.0
 
@@ -67,17 +70,8 @@ class Calls:
 
     def answer(self, connection, kind, flags, body):
         """Carry out one request and answer it; False when its connection is over."""
-        if kind == wire.RELEASE:
-            connection.held = None
-            if connection.running is None:  # else it is from a callback that one of a batch makes
-                connection.kept.clear()
-            return self._release(connection, body)
-        if kind in (wire.RETURN, wire.RAISE):
-            self._unwanted(connection.session, (kind, flags, body))
-            return True
-        if kind == wire.SEGMENTS:
-            connection.session.segments.heard(body)
-            return True
+        if kind in _WORDS:
+            return self._hear(connection, kind, flags, body)
         handler = self._handlers.get(kind)
         if handler is None or (connection.is_over and not flags & wire.ONEWAY):
             # Garbage, or a client that is dead and does not want it any more.
@@ -199,14 +193,26 @@ class Calls:
         text = "daemon %r was ended while this ran: %s" % (server.name, server.ending_reason)
         return KernelError(kind, text, format_error(error))
 
-    def _release(self, connection, body):
+    def _hear(self, connection, kind, flags, body):
+        """What is no request and gets no answer; garbage costs the connection."""
         try:
-            for oid, count in pickle.loads(body):
-                self._exports.release(connection.session, oid, count)
-        except Exception:  # unpickling garbage may raise anything
+            if kind == wire.RELEASE:
+                self._release(connection, body)
+            elif kind == wire.SEGMENTS:
+                connection.session.segments.heard(body)
+            else:
+                self._unwanted(connection.session, (kind, flags, body))
+        except Exception:  # unpickling garbage may raise anything, and so may what comes out of it
             self._server.drop(connection)
             return False
         return True
+
+    def _release(self, connection, body):
+        connection.held = None
+        if connection.running is None:  # else it is from a callback that one of a batch makes
+            connection.kept.clear()
+        for oid, count in pickle.loads(body):
+            self._exports.release(connection.session, oid, count)
 
     def _give_back(self, connection):
         """The references in an answer that nobody gets."""

@@ -437,6 +437,27 @@ def test_results_of_nasty_classes(bare: Daemon) -> None:
     assert call(peer, "fine") == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "flags", "body"),
+    [
+        (wire.SEGMENTS, 0, b"no pickle"),
+        (wire.SEGMENTS, 0, pickle.dumps([1, 2, 3, 4], 2)),
+        (wire.RELEASE, 0, pickle.dumps(["x"], 2)),
+        (wire.RETURN, wire.WITH_BUFFERS, b""),
+        (wire.RAISE, wire.WITH_BUFFERS, b"short"),
+    ],
+)
+def test_garbage_in_passing_costs_its_connection(
+    daemon: Daemon, kind: int, flags: int, body: bytes
+) -> None:
+    """In what is no request, too: the daemon serves the others on."""
+    other = daemon.peer("other")
+    peer = daemon.peer()
+    peer.sock.sendall(wire.frame(kind, body, flags))
+    assert peer.is_closed()
+    assert call(other, "echo", 1) == 1
+
+
 def test_a_release_that_cannot_be_unpickled_costs_its_connection(daemon: Daemon) -> None:
     """It has no answer in which to say so."""
     peer = daemon.peer()
