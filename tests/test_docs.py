@@ -90,7 +90,7 @@ def test_every_control_message_is_described(message: type[control.Message]) -> N
 
 
 # Numbers of `wire` that are on no frame.
-SIZES = {"HEADER_BYTES", "BODY_LIMIT_BYTES", "SENSIBLE_BYTES", "SCRATCH_BYTES"}
+SIZES = {"HEADER_BYTES", "BODY_LIMIT_BYTES", "AT_ONCE_BYTES", "SCRATCH_BYTES"}
 NO_FRAMES = {"PROTOCOL", "ROOT", *SIZES}
 
 

@@ -25,10 +25,12 @@ NUMBER = struct.Struct("<Q")
 # What is thrown away is read into so much.
 SCRATCH_BYTES = 64 * 1024
 
-# More than any machine's memory; a length above it is a sign of garbage, not of a large array.
-BODY_LIMIT_BYTES = 1 << 42
-# The same where there is no memory for it.
-SENSIBLE_BYTES = 1 << 38
+# A length above this is a sign of garbage, not of a large array: those go by shared memory.
+BODY_LIMIT_BYTES = 1 << 38
+
+# A larger body gets its room as it comes, each time as much again as is there: a length alone, be
+# it garbage, fills no memory. (Growing is cheap: the system moves the pages of what is so large.)
+AT_ONCE_BYTES = 16 * 1024 * 1024
 
 # --- client to daemon; bodies are pickles ---
 HELLO = 1  # (protocol, session id, role, client pid, pickle protocol, session to inherit or None,
@@ -117,8 +119,8 @@ class FrameReader:
     """Cuts the bytes of one connection into frames, without copying a body that came in one piece.
 
     `feed` takes what a recv returned and gives every complete frame as (kind, flags, body). A large
-    body is collected in one buffer of its final size: `wanted()` then offers the rest of that
-    buffer, so that the caller can recv into it.
+    body is collected in one buffer: `wanted()` then offers room in that buffer, so that the caller
+    can recv into it. What it offered before must be let go of by then.
     """
 
     __slots__ = ("_head", "_body", "_filled", "_kind", "_flags", "_length", "_is_lost")
@@ -133,9 +135,11 @@ class FrameReader:
         return bool(self._head) or self._body is not None
 
     def wanted(self):
-        """The part of the pending body still to be filled, as a memoryview; None without one."""
+        """Room for what is to come of the pending body, as a memoryview; None without one."""
         if self._body is None:
             return None
+        if not self._is_lost and self._filled == len(self._body):
+            self._make_room(min(self._filled, self._length - self._filled))
         if self._is_lost:
             return memoryview(self._body)[: self._length - self._filled]
         return memoryview(self._body)[self._filled :]
@@ -154,16 +158,25 @@ class FrameReader:
         """The body of this frame is still to come, or most of it."""
         self._kind, self._flags, self._length = kind, flags, length
         self._filled, self._is_lost = 0, False
+        self._body = bytearray()
+        self._make_room(min(length, AT_ONCE_BYTES))
+
+    def _make_room(self, size):
+        """Room for so many bytes more, where there is memory for them."""
         try:
-            self._body = bytearray(length)
+            if self._body:
+                self._body += bytes(size)
+            else:
+                self._body = bytearray(size)
         except MemoryError:
-            if length > SENSIBLE_BYTES:
-                raise WireError("garbage where a frame should begin") from None
             # One that is too large must not cost the connection: read it, and throw it away.
             self._body = bytearray(SCRATCH_BYTES)
             self._is_lost = True
 
     def _fill(self, data):
+        missing = self._filled + len(data) - len(self._body)
+        if missing > 0 and not self._is_lost:
+            self._make_room(missing)
         if not self._is_lost:
             self._body[self._filled : self._filled + len(data)] = data
         return self.filled(len(data))

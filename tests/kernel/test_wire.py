@@ -94,10 +94,54 @@ def test_a_body_for_which_there_is_no_memory(little_memory: None, into: bool) ->
     assert frames == [(wire.CALL, wire.KEEP | wire.LOST, b""), (wire.CALL, 0, b"next")]
 
 
-def test_a_body_for_which_no_machine_has_memory(little_memory: None) -> None:
-    """That is no body."""
-    with pytest.raises(wire.WireError):
-        wire.FrameReader().feed(wire.HEADER.pack(wire.SENSIBLE_BYTES + 1, wire.CALL, 0, 0) + b"x")
+def test_memory_that_runs_out_in_the_middle_of_a_body(little_memory: None) -> None:
+    """What has come is thrown away, and the rest; what comes after it is not."""
+    reader = wire.FrameReader()
+    step = 16 << 20
+    left = 10 * step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "AT_ONCE_BYTES", step)
+        reader.feed(wire.HEADER.pack(left, wire.CALL, wire.KEEP, 0))
+        while left:
+            count = min(left, len(reader.wanted()))
+            frames = reader.filled(count)
+            left -= count
+    assert frames == [(wire.CALL, wire.KEEP | wire.LOST, b"")]
+    assert reader.feed(wire.frame(wire.CALL, b"next")) == [(wire.CALL, 0, b"next")]
+
+
+@given(st.binary(min_size=20, max_size=300), st.integers(1, 10), st.lists(st.integers(1, 50)))
+def test_a_body_that_gets_its_room_as_it_comes(body: bytes, at_once: int, sizes: list[int]) -> None:
+    """It arrives whole, in whatever pieces, received or fed."""
+    data = wire.frame(wire.CALL, body, wire.KEEP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "AT_ONCE_BYTES", at_once)
+        reader = wire.FrameReader()
+        assert reader.feed(data[:13]) == []
+        rest, frames = data[13:], []
+        for size in [*sizes, *[len(data)] * 20]:
+            view = reader.wanted()
+            if view is None:
+                break
+            size = min(size, len(view)) if size % 2 else size
+            if size <= len(view) and size % 2:
+                view[:size] = rest[:size]
+                del view
+                frames += reader.filled(size)
+            else:
+                del view
+                frames += reader.feed(rest[:size])
+            rest = rest[size:]
+    assert [(kind, flags, bytes(got)) for kind, flags, got in frames] == [
+        (wire.CALL, wire.KEEP, body)
+    ]
+
+
+def test_a_length_alone_fills_no_memory() -> None:
+    """Room is made for what has come, whatever length is told."""
+    reader = wire.FrameReader()
+    reader.feed(wire.HEADER.pack(wire.BODY_LIMIT_BYTES, wire.CALL, 0, 0) + b"x")
+    assert len(reader.wanted()) < wire.AT_ONCE_BYTES
 
 
 def test_a_length_beyond_reason_is_garbage() -> None:
