@@ -23,6 +23,7 @@ def greet(guard, connection, protocol, *rest):
         guard.hung_up(connection)
         return
     session_id, role, client_pid, pickle_protocol, parent_id, can_borrow = rest
+    _check(session_id, role, client_pid, pickle_protocol, parent_id)
     session = guard.sessions.get(session_id)
     is_attaching = session is None and parent_id is None
     if session is None:
@@ -49,6 +50,21 @@ def greet(guard, connection, protocol, *rest):
         return
     guard.watch(connection)
     _start_calls(guard, connection, is_attaching)
+
+
+def _check(session_id, role, client_pid, pickle_protocol, parent_id):
+    """Raise WireError where a hello is none: a session made of half of one would never end, and a
+    client without a pid would cost us the link, which tells of it."""
+    if not (
+        type(session_id) is str
+        and role in (wire.ROLE_CALLS, wire.ROLE_EVENTS)
+        and type(client_pid) is int
+        and 0 <= client_pid < 1 << 31
+        and type(pickle_protocol) is int
+        and pickle_protocol >= 2
+        and (parent_id is None or type(parent_id) is str)
+    ):
+        raise wire.WireError("garbage in a hello")
 
 
 def _start_calls(guard, connection, is_attaching):

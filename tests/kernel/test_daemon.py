@@ -438,6 +438,22 @@ def test_results_of_nasty_classes(bare: Daemon) -> None:
 
 
 @pytest.mark.parametrize(
+    ("place", "value"),
+    [(1, 7), (1, ["unhashable"]), (2, "nobody"), (3, "4711"), (3, 1 << 40), (4, None), (4, -1)]
+    + [(5, ["unhashable"]), (5, {})],
+)
+def test_garbage_in_a_hello_attaches_nobody(daemon: Daemon, place: int, value: object) -> None:
+    """The connection is closed, and no session of it stays to keep the daemon alive."""
+    fields: list[object] = [wire.PROTOCOL, "strange", wire.ROLE_CALLS, 4711, 4, None, False]
+    fields[place] = value
+    stranger = Peer(daemon.call_path)
+    stranger.send(wire.HELLO, *fields)
+    assert stranger.is_closed()
+    daemon.link.send("ping", id=1)
+    assert daemon.link.expect("pong")["clients"] == 0
+
+
+@pytest.mark.parametrize(
     ("kind", "flags", "body"),
     [
         (wire.SEGMENTS, 0, b"no pickle"),
