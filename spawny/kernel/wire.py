@@ -30,7 +30,7 @@ BODY_LIMIT_BYTES = 1 << 38
 
 # A larger body gets its room as it comes, each time as much again as is there: a length alone, be
 # it garbage, fills no memory. (Growing is cheap: the system moves the pages of what is so large.)
-AT_ONCE_BYTES = 16 * 1024 * 1024
+AT_ONCE_BYTES = 1024 * 1024
 
 # --- client to daemon; bodies are pickles ---
 HELLO = 1  # (protocol, session id, role, client pid, pickle protocol, session to inherit or None,
