@@ -29,6 +29,10 @@ SOCKET_PATH_LIMIT_BYTES = 107
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
+# NAME:TOKEN in the environment of a daemon and of all that comes out of it, so that the supervisor
+# finds what a daemon has left. Daemons and supervisors that are started from there do not have it.
+DAEMON_VARIABLE = "SPAWNY_DAEMON"
+
 
 def runtime_directory(environ: Mapping[str, str] | None = None, uid: int | None = None) -> str:
     """The directory of sockets, locks and the journal, for this user; nothing is touched."""

@@ -93,6 +93,11 @@ class StartDaemon(Message):
     kernel: str = ""
     definition: bytes = b""
 
+    @property
+    def mark(self) -> str:
+        """What the daemon, and all that comes out of it, is known by in its environment."""
+        return f"{self.name}:{self.token}"
+
 
 @dataclass(frozen=True, slots=True)
 class FindDaemon(Message):

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..address import DAEMON_VARIABLE
 from ..errors import SupervisorUnavailable, UnsafePath
 from ..paths import Paths, check_private, check_socket_path, make_private
 
@@ -46,6 +47,10 @@ if os.fork() == 0:
 
 # What a service manager told the client is not meant for the supervisor.
 _SERVICE_VARIABLES = ("NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_")
+
+# What is dropped from the supervisor's environment. Where the client is a daemon, or came out of
+# one, the supervisor does not end with it.
+_DROPPED = (*_SERVICE_VARIABLES, DAEMON_VARIABLE)
 
 
 def is_socket_there(paths: Paths) -> bool:
@@ -209,9 +214,7 @@ def _failed(paths: Paths, log_start: int, what: str) -> SupervisorUnavailable:
 
 
 def _environment(paths: Paths) -> dict[str, str]:
-    environ = {
-        key: value for key, value in os.environ.items() if not key.startswith(_SERVICE_VARIABLES)
-    }
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
     if environ.get("SPAWNY_HOME"):
         # It may be relative, and the supervisor's directory is another one.
         environ["SPAWNY_HOME"] = os.fspath(paths.runtime.parent)

@@ -97,26 +97,29 @@ class WatchProcess(Action):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDescendants(Action):
-    """Remember every descendant: after a signal they may no longer be found as such."""
+    """Remember what came out of it: after a signal it may no longer be found as such."""
 
     identity: Identity
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
 class SignalDaemon(Action):
-    """Signal its process group; SIGKILL also to the rest of its session and the snapshot."""
+    """Signal its process group; SIGKILL also to everything that came out of it."""
 
     identity: Identity
     signal: Literal["SIGTERM", "SIGKILL"]
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
 class SweepSession(Action):
-    """Signal what a dead daemon left in its session. Answered by `SessionSwept`."""
+    """Signal what a dead daemon left. Answered by `SessionSwept`."""
 
     name: str
     identity: Identity
     signal: Literal["SIGTERM", "SIGKILL"]
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 def read_journal(journal: Journal, paths: Paths) -> Iterator[JournalRead]:
     """Every daemon in the journal, and what has become of it."""
     for entry in journal.read():
-        identity = entry.identity
+        identity, left = entry.identity, None
         if identity is not None and not proctable.is_alive(identity):
-            identity = None
+            identity, left = None, identity
         yield JournalRead(
             request=entry.request,
             interpreter=entry.interpreter,
@@ -35,6 +35,7 @@ def read_journal(journal: Journal, paths: Paths) -> Iterator[JournalRead]:
             age_seconds=proctable.age_seconds(identity) if identity else 0.0,
             # A daemon that ends as it should removes its socket.
             crashed=os.path.lexists(paths.call_socket(entry.request.name)),
+            left=left if left and left.boot_id == proctable.boot_id() else None,
         )
 
 

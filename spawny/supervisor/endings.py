@@ -5,6 +5,8 @@ One rule: an ending is over only when nothing of the daemon is left, and only th
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .. import control
 from . import actions
 from .events import ProcessExited, SessionSwept
@@ -43,7 +45,7 @@ def _hurry(fleet: Fleet, record: Record, now: float, reason: str) -> None:
 def await_end(fleet: Fleet, record: Record, now: float, reason: str, cause: Cause) -> Record:
     """The daemon is about to end, asked or not: it gets its grace."""
     if record.identity is not None:
-        fleet.do(actions.SnapshotDescendants(record.identity))
+        fleet.do(actions.SnapshotDescendants(record.identity, record.request.mark))
     return fleet.put(
         record.moved(Input.STOP, deadline=now + fleet.settings.stop_grace_seconds).lived(
             cause=cause, reason=reason, stop_at=now
@@ -66,12 +68,9 @@ def escalate(fleet: Fleet, record: Record, now: float) -> None:
         record = record.changed(stoppers=())
     if record.identity is not None:
         if stage is Stage.SIGTERM:
-            fleet.do(actions.SnapshotDescendants(record.identity))
-        fleet.do(
-            actions.SignalDaemon(
-                record.identity, "SIGTERM" if stage is Stage.SIGTERM else "SIGKILL"
-            )
-        )
+            fleet.do(actions.SnapshotDescendants(record.identity, record.request.mark))
+        signal: Literal["SIGTERM", "SIGKILL"] = "SIGTERM" if stage is Stage.SIGTERM else "SIGKILL"
+        fleet.do(actions.SignalDaemon(record.identity, signal, record.request.mark))
     fleet.put(record.changed(deadline=now + fleet.settings.term_grace_seconds).lived(stage=stage))
 
 
@@ -85,9 +84,7 @@ def on_process_exited(fleet: Fleet, event: ProcessExited, now: float) -> None:
     how = describe_exit(event.exit_code, event.signal_name)
     if not life.reason and life.busy is not None:
         how += f" during call {life.busy.what}"
-    record = record.moved(
-        Input.EXIT, link=None, deadline=now + fleet.settings.term_grace_seconds
-    ).lived(
+    record = record.moved(Input.EXIT, link=None).lived(
         exit_code=event.exit_code,
         signal_name=event.signal_name,
         reason=life.reason or how,
@@ -96,7 +93,15 @@ def on_process_exited(fleet: Fleet, event: ProcessExited, now: float) -> None:
     fleet.put(record)
     _answer_interrupts(fleet, record.name)
     fleet.do(actions.RemoveCallSocket(record.name))
-    fleet.do(actions.SweepSession(record.name, event.identity, "SIGTERM"))
+    sweep(fleet, record.name, now)
+
+
+def sweep(fleet: Fleet, name: str, now: float) -> None:
+    """Begin to end what a dead daemon left."""
+    record = fleet.records[name]
+    assert record.identity is not None
+    fleet.put(record.changed(deadline=now + fleet.settings.term_grace_seconds))
+    fleet.do(actions.SweepSession(name, record.identity, "SIGTERM", record.request.mark))
 
 
 def _answer_interrupts(fleet: Fleet, name: str) -> None:
@@ -121,7 +126,7 @@ def sweep_harder(fleet: Fleet, record: Record, now: float) -> None:
         return
     deadline = now + fleet.settings.term_grace_seconds
     fleet.put(record.changed(deadline=deadline).lived(is_swept_hard=True))
-    fleet.do(actions.SweepSession(record.name, record.identity, "SIGKILL"))
+    fleet.do(actions.SweepSession(record.name, record.identity, "SIGKILL", record.request.mark))
 
 
 def close(fleet: Fleet, record: Record, now: float) -> None:

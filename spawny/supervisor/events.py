@@ -135,6 +135,7 @@ class ChildSpawned(Event):
     name: str
     identity: Identity
     log_offset: int
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class ProcessExited(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionSwept(Event):
-    """So many processes of a dead daemon's session are left; 0 comes once, and last."""
+    """So many processes that a dead daemon left still run; 0 comes once, and last."""
 
     name: str
     identity: Identity
@@ -188,8 +189,9 @@ class ShutdownSignalled(Event):
 class JournalRead(Event):
     """A daemon that an earlier supervisor left.
 
-    `identity` is its process where that still lives, `age_seconds` since when; else None, and
-    `crashed` says that it went without cleaning up.
+    `identity` is its process where that still lives, `age_seconds` since when; else None, `left` is
+    what it was, which may have left others behind, and `crashed` says that it went without cleaning
+    up.
     """
 
     request: control.StartDaemon
@@ -200,3 +202,4 @@ class JournalRead(Event):
     identity: Identity | None
     age_seconds: float
     crashed: bool
+    left: Identity | None = None

@@ -51,8 +51,8 @@ class Performer:
                 return self._publish(action)
             case actions.SpawnChild(request, interpreter):
                 return [self._processes.spawn(request, interpreter)]
-            case actions.SweepSession(name, identity, signal):
-                return [self._processes.sweep(name, identity, signal)]
+            case actions.SweepSession(name, identity, signal, mark):
+                return [self._processes.sweep(name, identity, signal, mark)]
             case actions.SampleHealth(processes):
                 return [self._health.sample(processes)]
             case _:
@@ -76,10 +76,10 @@ class Performer:
                 self._daemons.close(link)
             case actions.WatchProcess(name, identity):
                 self._processes.watch(name, identity)
-            case actions.SnapshotDescendants(identity):
-                self._processes.snapshot(identity)
-            case actions.SignalDaemon(identity, signal):
-                self._processes.signal(identity, signal)
+            case actions.SnapshotDescendants(identity, mark):
+                self._processes.snapshot(identity, mark)
+            case actions.SignalDaemon(identity, signal, mark):
+                self._processes.signal(identity, signal, mark)
             case actions.WriteJournal(record):
                 self._journal.write(record)
             case actions.DropJournal(name):

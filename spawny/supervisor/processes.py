@@ -1,14 +1,13 @@
 """Starting, watching and signalling processes.
 
-One rule: a signal goes only to the very process that is meant, never to a pid that may since be
-another's. Watching is by pidfd, which also works for processes that an earlier supervisor started;
-where the system has none, `exited` looks for itself every `interval` seconds.
+One rule: every process is known by its identity, never by a pid that may since be another's.
+Watching is by pidfd, which also works for processes that an earlier supervisor started; where the
+system has none, `exited` looks for itself every `interval` seconds.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,9 +15,11 @@ from dataclasses import dataclass
 from signal import Signals
 
 from .. import control, kernel
+from ..address import DAEMON_VARIABLE
 from ..paths import Paths
 from . import interpreters, logs, proctable
 from .events import ChildSpawned, Event, ProcessExited, SessionSwept, SpawnFailed
+from .families import Families
 from .values import Identity, Interpreter
 
 BOOT = os.path.join(os.path.dirname(os.path.abspath(kernel.__file__ or "")), "boot.py")
@@ -41,13 +42,13 @@ _POLL_SECONDS = 0.1
 
 @dataclass(slots=True)
 class _Watched:
-    """A process whose exit is to be told: a daemon, or what one left in its session."""
+    """A process whose exit is to be told: a daemon, or what one left."""
 
     name: str
     identity: Identity
     pidfd: int | None
     child: subprocess.Popen[bytes] | None = None
-    leader: Identity | None = None  # of the session that it was left in
+    leader: Identity | None = None  # the daemon that left it
 
 
 class Processes:
@@ -66,7 +67,7 @@ class Processes:
         self._boot = boot
         self._has_pidfd = has_pidfd
         self._watched: dict[Identity, _Watched] = {}
-        self._snapshots: dict[Identity, set[Identity]] = {}
+        self._families = Families(has_pidfd=has_pidfd)
 
     # --- starting -------------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class Processes:
         if identity is None:
             raise RuntimeError(f"process {child.pid} was started, but is not in the process table")
         self._watch(_Watched(request.name, identity, None, child))
-        return ChildSpawned(request.name, identity, offset)
+        return ChildSpawned(request.name, identity, offset, request.mark)
 
     def _command(self, request: control.StartDaemon, interpreter: Interpreter) -> list[str]:
         runtime = str(self._paths.runtime)
@@ -139,6 +140,7 @@ class Processes:
             if watched.leader is None:
                 events.append(_exit_of(watched))
             elif not any(each.leader == watched.leader for each in self._watched.values()):
+                self._families.forget(watched.leader)
                 events.append(SessionSwept(watched.name, watched.leader, 0))
         return events
 
@@ -149,49 +151,26 @@ class Processes:
 
     # --- signalling -----------------------------------------------------------------------------
 
-    def snapshot(self, identity: Identity) -> None:
-        """Remember its descendants, for the SIGKILL that may come."""
-        self._snapshots.setdefault(identity, set()).update(proctable.descendants(identity))
+    def snapshot(self, identity: Identity, mark: str) -> None:
+        """Remember what came out of it, for the signals that may come."""
+        self._families.snapshot(identity, mark)
 
-    def signal(self, identity: Identity, signal_name: str) -> None:
-        """Signal a daemon's process group; SIGKILL also its session and its descendants."""
-        number = Signals[signal_name]
-        if proctable.is_alive(identity):
-            # A daemon leads its own group: the number is its pid.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(identity.pid, number)
-                if number == signal.SIGTERM:
-                    # A stopped process gets to see it only when it goes on.
-                    os.killpg(identity.pid, signal.SIGCONT)
-        if number == signal.SIGKILL:
-            more = self._snapshots.get(identity, set())
-            for each in more.union(proctable.session_members(identity)):
-                self._signal_one(each, number)
+    def signal(self, identity: Identity, signal_name: str, mark: str) -> None:
+        """Signal a daemon's process group; SIGKILL all that came out of it."""
+        self._families.signal(identity, signal_name, mark, self._daemons() - {identity})
 
-    def sweep(self, name: str, leader: Identity, signal_name: str) -> SessionSwept:
-        """Signal what a dead daemon left in its session, and watch it end."""
-        self._snapshots.pop(leader, None)
-        left = proctable.session_members(leader)
+    def sweep(self, name: str, leader: Identity, signal_name: str, mark: str) -> SessionSwept:
+        """Signal what a dead daemon left, and watch it end."""
+        left = self._families.sweep(leader, signal_name, mark, self._daemons())
         for each in left:
-            self._signal_one(each, Signals[signal_name])
             if each not in self._watched:
                 self._watch(_Watched(name, each, None, leader=leader))
+        if not left:
+            self._families.forget(leader)
         return SessionSwept(name, leader, len(left))
 
-    def _signal_one(self, identity: Identity, number: Signals) -> None:
-        """Signal one process, if it is still that one."""
-        with suppress(ProcessLookupError, PermissionError):
-            if not self._has_pidfd:
-                if proctable.is_alive(identity):
-                    os.kill(identity.pid, number)
-                return
-            pidfd = os.pidfd_open(identity.pid)
-            try:
-                # Asked once the pidfd holds the process: no reuse of the pid comes between.
-                if proctable.is_alive(identity):
-                    signal.pidfd_send_signal(pidfd, number)
-            finally:
-                os.close(pidfd)
+    def _daemons(self) -> set[Identity]:
+        return {each.identity for each in self._watched.values() if each.leader is None}
 
 
 def _is_there(kernel: str) -> bool:
@@ -204,7 +183,12 @@ def daemon_environ(request: control.StartDaemon, interpreter: Interpreter) -> di
     dropped: tuple[str, ...] = _SUPERVISORS_OWN
     if interpreters.key_of(request.caller_python) != interpreter.key:
         dropped += _INTERPRETERS_OWN
-    return {name: value for name, value in request.environ.items() if not name.startswith(dropped)}
+    environ = {
+        name: value for name, value in request.environ.items() if not name.startswith(dropped)
+    }
+    # In place of the caller's, which may be a daemon itself: this one is none of its children.
+    environ[DAEMON_VARIABLE] = request.mark
+    return environ
 
 
 def _why_not_spawned(

@@ -1,4 +1,4 @@
-"""What the operating system says of processes: who each is, its descendants, its session.
+"""What the operating system says of processes: who each is, and who came out of whom.
 
 Linux is read from /proc, anything else through psutil; tests compare the two.
 """
@@ -14,9 +14,11 @@ from pathlib import Path
 
 import psutil
 
+from ..address import DAEMON_VARIABLE
 from .values import Identity
 
 _HAS_PROC = os.path.isfile("/proc/self/stat")
+_MARK_BEGINS = b"\0" + DAEMON_VARIABLE.encode() + b"="
 _PSUTIL_TICKS = 100  # psutil gives seconds; as precise as Linux's own ticks
 
 
@@ -26,6 +28,7 @@ class Process:
 
     pid: int
     ppid: int
+    group: int
     session: int
     start_ticks: int
     is_zombie: bool
@@ -56,8 +59,10 @@ def _read_proc(pid: int) -> Process | None:
     except OSError:
         return None
     # The second field is the command in parentheses, which may itself hold spaces and parentheses.
-    state, ppid, _group, session, *rest = line[line.rindex(b")") + 2 :].split()
-    return Process(pid, int(ppid), int(session), int(rest[15]), state in (b"Z", b"X"))
+    state, ppid, group, session, *rest = line[line.rindex(b")") + 2 :].split()
+    # One whose main thread alone has ended is a zombie by its state, and lives.
+    is_zombie = state in (b"Z", b"X") and int(rest[13]) <= 1
+    return Process(pid, int(ppid), int(group), int(session), int(rest[15]), is_zombie)
 
 
 def _read_psutil(pid: int) -> Process | None:
@@ -65,7 +70,8 @@ def _read_psutil(pid: int) -> Process | None:
         process = psutil.Process(pid)
         ticks = round(process.create_time() * _PSUTIL_TICKS)
         is_zombie = process.status() == psutil.STATUS_ZOMBIE
-        return Process(pid, process.ppid(), os.getsid(pid), ticks, is_zombie)
+        group, session = os.getpgid(pid), os.getsid(pid)
+        return Process(pid, process.ppid(), group, session, ticks, is_zombie)
     except (psutil.Error, OSError):
         return None
 
@@ -98,28 +104,56 @@ def age_seconds(identity: Identity) -> float:
     return max(0.0, time.time() - identity.start_ticks / _PSUTIL_TICKS)
 
 
-def descendants(identity: Identity) -> list[Identity]:
-    """Its children, theirs, and so on; without itself."""
-    children: dict[int, list[Process]] = {}
-    for process in everything():
-        children.setdefault(process.ppid, []).append(process)
-    found: list[Process] = list(children.get(identity.pid, []))
-    for process in found:  # grows as it goes
-        found += children.get(process.pid, [])
-    return [process.identity for process in found]
-
-
-def session_members(identity: Identity) -> list[Identity]:
-    """Who runs in the session that this process led; without itself.
-
-    A pid is not given out again while a session carries it, unless to nobody but the same leader:
-    where another process has it, nothing of the old session is left.
-    """
-    leader = read(identity.pid)
-    if leader is not None and leader.identity != identity:
+def group_members(leader: Identity) -> list[Identity]:
+    """Who runs in the process group that this living process leads; itself included."""
+    if not is_alive(leader):
         return []
     return [
-        process.identity
-        for process in everything()
-        if process.session == identity.pid and process.pid != identity.pid and not process.is_zombie
+        each.identity for each in everything() if each.group == leader.pid and not each.is_zombie
     ]
+
+
+def family(leader: Identity, mark: str) -> list[Identity]:
+    """What came out of this process, dead or alive, and still runs; without itself.
+
+    That is who runs in the session that it led, who has `mark` in its environment (which is
+    inherited whatever a process does to its session and its parents), and all descendants of these.
+    Whoever has the mark of another daemon belongs to that one, with all that comes out of it.
+    """
+    table = {each.pid: each for each in everything()}
+    at_its_pid = table.pop(leader.pid, None)
+    # A pid is not given out again while a session carries it: where another process has it,
+    # nothing of the old session is left, and the children of that process are its own.
+    is_its_own = at_its_pid is None or at_its_pid.identity == leader
+    marks: dict[int, str | None] = {}
+    found: list[Process] = []
+    children: dict[int, list[Process]] = {}
+    for each in table.values():
+        children.setdefault(each.ppid, []).append(each)
+        if each.is_zombie or each.pid == os.getpid() or each.start_ticks < leader.start_ticks:
+            continue
+        marks[each.pid] = _mark_of(each.pid)
+        is_near = is_its_own and leader.pid in (each.session, each.ppid)
+        if is_near or (mark and marks[each.pid] == mark):
+            found.append(each)
+    members: dict[int, Process] = {}
+    for each in found:  # grows as it goes
+        if each.pid in marks and each.pid not in members and marks[each.pid] in (None, mark):
+            members[each.pid] = each
+            found += children.get(each.pid, [])
+    return [each.identity for each in members.values()]
+
+
+def _mark_of(pid: int) -> str | None:
+    """Which daemon a process was begun under; None where it has no mark, or is not ours to read."""
+    if not _HAS_PROC:
+        try:
+            return psutil.Process(pid).environ().get(DAEMON_VARIABLE)
+        except (psutil.Error, OSError):
+            return None
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            _, is_there, rest = (b"\0" + file.read()).partition(_MARK_BEGINS)
+    except OSError:
+        return None
+    return os.fsdecode(rest.partition(b"\0")[0]) if is_there else None

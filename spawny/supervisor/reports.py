@@ -204,7 +204,11 @@ def on_journal_read(fleet: Fleet, event: JournalRead, now: float) -> None:
         reason = f"{how} while no supervisor ran"
         record = record.changed(state=State.SWEEPING).lived(cause=cause, reason=reason)
         fleet.do(actions.RemoveCallSocket(record.name))
-        endings.close(fleet, fleet.put(record), now)
+        if event.left is None:
+            endings.close(fleet, fleet.put(record), now)
+        else:
+            fleet.put(record.changed(identity=event.left))
+            endings.sweep(fleet, record.name, now)
 
 
 def on_deadline(fleet: Fleet, record: Record, now: float) -> None:

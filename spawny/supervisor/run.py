@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from .. import __version__, control, settings
+from ..address import DAEMON_VARIABLE
 from ..errors import InterpreterNotFound, InvalidRequest, SpawnyError
 from ..paths import Paths, check_name, check_socket_path, locate, make_private
 from . import actions, adoption, events, interpreters, notify, singleton
@@ -305,6 +306,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None, *, boot: str = BOOT) -> int:
     """Run a supervisor; answers the exit code."""
     options = _arguments(arguments)
+    if os.environ.pop(DAEMON_VARIABLE, None) is not None:
+        # Started by hand from within a daemon, it would end with that one. What the system shows of
+        # an environment is that of the exec.
+        os.execve(sys.executable, sys.orig_argv, os.environ)
     logging.basicConfig(
         level=options.log_level.upper(),
         format="%(asctime)s %(levelname)s %(message)s",

@@ -120,13 +120,13 @@ def on_child_spawned(fleet: Fleet, event: ChildSpawned, now: float) -> None:
     record = fleet.records.get(event.name)
     if record is None or record.identity is not None:
         # It was given up while it was being spawned; nobody else will ever end it.
-        fleet.do(actions.SignalDaemon(event.identity, "SIGKILL"))
+        fleet.do(actions.SignalDaemon(event.identity, "SIGKILL", event.mark))
         return
     record = record.changed(identity=event.identity).lived(log_offset=event.log_offset)
     fleet.put(record)
     fleet.do(actions.WriteJournal(record))
     if record.state is State.STOPPING:
-        fleet.do(actions.SignalDaemon(event.identity, "SIGTERM"))
+        fleet.do(actions.SignalDaemon(event.identity, "SIGTERM", event.mark))
 
 
 def on_spawn_failed(fleet: Fleet, event: SpawnFailed, now: float) -> None:

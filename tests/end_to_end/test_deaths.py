@@ -29,6 +29,20 @@ def leave(code):
     os._exit(code)
 def child():
     return __import__("subprocess").Popen(["sleep", "1000"]).pid
+def hide(**environ):
+    # A daemon of the old kind: a session of its own, and no parent.
+    import subprocess
+    answer, tell = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        child = subprocess.Popen(["sleep", "1000"], env=environ or None)
+        os.write(tell, str(child.pid).encode())
+        os._exit(0)
+    os.wait()
+    return int(os.read(answer, 20))
+def nest(name):
+    import spawny
+    return spawny.daemon(spawny.run_script("import os", name=name)).pid
 """
 
 
@@ -107,6 +121,51 @@ def test_children_of_a_killed_daemon_are_swept() -> None:
     with pytest.raises(spawny.DaemonDied):
         worker.die()
     assert is_gone(child)
+
+
+def test_hidden_children_of_a_killed_daemon_are_swept() -> None:
+    """Those that took a session of their own and lost their parent, too."""
+    worker = spawny.run_script(WORKER)
+    hidden = worker.hide()
+    with pytest.raises(spawny.DaemonDied):
+        worker.die()
+    assert is_gone(hidden)
+
+
+def test_hidden_children_of_a_daemon_that_died_unseen_are_swept() -> None:
+    """The next supervisor ends what a daemon left that died while none ran."""
+    worker = spawny.run_script(WORKER, name="worker")
+    hidden, pid = worker.hide(), worker.pid()
+    kill(spawny.connect().version().pid)
+    kill(pid)
+    assert spawny.connect().list() == []
+    assert is_gone(hidden)
+
+
+def test_a_child_that_drops_the_mark_outlives_its_daemon() -> None:
+    """That is what a program does that is to stay."""
+    worker = spawny.run_script(WORKER)
+    free = worker.hide(PATH=os.environ["PATH"])
+    try:
+        worker.terminate_daemon()
+        assert spawny.connect().list() == []
+        assert not is_gone(free, seconds=0)
+    finally:
+        kill(free)
+
+
+def test_daemons_and_a_supervisor_started_by_a_daemon_outlive_it() -> None:
+    """They are nobody's children."""
+    worker = spawny.run_script(WORKER, name="worker")
+    before = spawny.connect().version().pid
+    kill(before)
+    pid = worker.nest("nested")  # with it comes a supervisor
+    with pytest.raises(spawny.DaemonDied):
+        worker.die()
+    supervisor = spawny.connect()
+    assert eventually(lambda: [each.name for each in supervisor.list()] == ["nested"])
+    assert supervisor.status("nested").pid == pid
+    supervisor.stop("nested")
 
 
 def test_supervisor_killed_at_rest() -> None:

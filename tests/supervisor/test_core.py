@@ -1,5 +1,7 @@
 """What the core decides, told through a world of plain values."""
 
+from dataclasses import replace
+
 import pytest
 
 from spawny import control
@@ -273,7 +275,7 @@ def test_a_hello_of_a_daemon_that_is_being_stopped(world: World) -> None:
 def test_a_stray_child_is_killed(world: World) -> None:
     """A process that nobody waits for any more must not stay."""
     stray = world.process("gone")
-    world.tell(events.ChildSpawned("gone", stray.identity, 0))
+    world.tell(events.ChildSpawned("gone", stray.identity, 0, "gone:t"))
     assert stray.signals == ["SIGKILL"]
 
 
@@ -283,8 +285,8 @@ def test_a_stop_that_overtakes_the_spawn(world: World) -> None:
     world.core.step(events.StartRequested(Caller(b"c", 1), request, PYTHON), world.now)
     world.core.step(events.Requested(Caller(b"c", 2), control.StopDaemon("etl")), world.now)
     process = world.process()
-    todo = world.core.step(events.ChildSpawned("etl", process.identity, 0), world.now)
-    assert actions.SignalDaemon(process.identity, "SIGTERM") in todo
+    todo = world.core.step(events.ChildSpawned("etl", process.identity, 0, "etl:t1"), world.now)
+    assert actions.SignalDaemon(process.identity, "SIGTERM", "etl:t1") in todo
 
 
 def test_a_late_spawn_failure_is_none(world: World) -> None:
@@ -492,12 +494,12 @@ def test_what_a_dead_daemon_left_is_swept(world: World) -> None:
     caller = world.ask(control.StopDaemon("etl"))
     world.sweep_leaves = 2
     world.exit(process, code=0)
-    assert actions.SweepSession("etl", process.identity, "SIGTERM") in world.done
+    assert actions.SweepSession("etl", process.identity, "SIGTERM", "etl:t1") in world.done
     assert not world.is_answered(caller)
     assert world.record().state is State.SWEEPING
     late = world.ask(control.StopDaemon("etl"))
     world.wait(3.1)
-    assert actions.SweepSession("etl", process.identity, "SIGKILL") in world.done
+    assert actions.SweepSession("etl", process.identity, "SIGKILL", "etl:t1") in world.done
     world.tell(events.SessionSwept("etl", process.identity, 0))
     assert isinstance(world.answer(caller), control.Done)
     assert isinstance(world.answer(late), control.Done)
@@ -1036,6 +1038,18 @@ def test_a_daemon_that_died_meanwhile(
     """A crash falls under its policy; one that ended as it should stays away."""
     world.tell(journal(world, definition(restart=restart), state, lives=False, crashed=crashed))
     assert world.core.fleet.find("etl").state.value == expected
+
+
+def test_what_a_daemon_left_that_died_meanwhile_is_swept(world: World) -> None:
+    """Before it is started anew."""
+    left = world.process().identity
+    world.sweep_leaves = 1
+    died = replace(journal(world, definition(restart="always"), lives=False), crashed=True)
+    world.tell(replace(died, left=left))
+    assert actions.SweepSession("etl", left, "SIGTERM", "etl:t1") in world.done
+    assert world.record().state is State.SWEEPING
+    world.tell(events.SessionSwept("etl", left, 0))
+    assert world.record().state is State.WAITING
 
 
 def test_a_daemon_that_waited_for_its_restart(world: World) -> None:

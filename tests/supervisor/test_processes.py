@@ -19,6 +19,7 @@ from spawny.supervisor import interpreters, proctable
 from spawny.supervisor.events import ChildSpawned, ProcessExited, SessionSwept, SpawnFailed
 from spawny.supervisor.processes import Processes, daemon_environ
 from spawny.supervisor.values import Identity
+from tests.supervisor.site import wait_gone
 
 # What runs in place of the kernel: it does what its NAME says, and tells of it over a socket.
 BOOT = """
@@ -50,6 +51,14 @@ if name == "stubborn":
     child = subprocess.Popen(STUBBORN, stdout=subprocess.PIPE)
     child.stdout.readline()
     say(str(child.pid))
+if name == "hidden" or name == "freed":
+    environ = dict(os.environ)
+    if name == "freed":
+        del environ["SPAWNY_DAEMON"]
+    if os.fork() == 0:
+        say(str(subprocess.Popen(SLEEP, start_new_session=True, env=environ).pid))
+        os._exit(0)
+    os.wait()
 if name == "stranger":
     child = subprocess.Popen(STUBBORN, stdout=subprocess.PIPE, start_new_session=True)
     child.stdout.readline()
@@ -127,7 +136,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     # Without a home to talk to, each ends by itself.
     while site.processes._watched:
         for identity in list(site.processes._watched):
-            site.processes.signal(identity, "SIGKILL")
+            site.processes.signal(identity, "SIGKILL", "")
         site.wait_exits()
 
 
@@ -224,13 +233,12 @@ def test_sigterm_reaches_the_whole_group(site: Site) -> None:
     """A child in the group ends with the daemon, so that nothing is left to sweep."""
     identity = site.spawn("child")
     child = known(int(site.talk()()))
-    site.processes.watch("child of it", child)
-    site.processes.signal(identity, "SIGTERM")
-    ended: list[Any] = []
-    while len(ended) < 2:
-        ended += site.wait_exits()
-    assert ProcessExited("child", identity, None, "SIGTERM") in ended
-    assert site.processes.sweep("child", identity, "SIGTERM") == SessionSwept("child", identity, 0)
+    site.processes.signal(identity, "SIGTERM", "child:token")
+    assert site.wait_exits() == [ProcessExited("child", identity, None, "SIGTERM")]
+    wait_gone(child.pid)
+    assert site.processes.sweep("child", identity, "SIGTERM", "child:token") == SessionSwept(
+        "child", identity, 0
+    )
 
 
 def test_a_stopped_daemon_hears_sigterm(site: Site) -> None:
@@ -238,7 +246,7 @@ def test_a_stopped_daemon_hears_sigterm(site: Site) -> None:
     identity = site.spawn("idle")
     site.talk()()
     os.kill(identity.pid, signal.SIGSTOP)
-    site.processes.signal(identity, "SIGTERM")
+    site.processes.signal(identity, "SIGTERM", "idle:token")
     assert site.wait_exits() == [ProcessExited("idle", identity, None, "SIGTERM")]
 
 
@@ -246,14 +254,11 @@ def test_sigkill_reaches_descendants_that_have_left(site: Site) -> None:
     """They were remembered while they could still be found, and nobody else is hit."""
     identity = site.spawn("stranger")
     stranger = known(int(site.talk()()))
-    site.processes.snapshot(identity)
-    site.processes.watch("stranger's", stranger)
-    site.processes.signal(identity, "SIGTERM")
-    site.processes.signal(identity, "SIGKILL")
-    ended: list[Any] = []
-    while len(ended) < 2:
-        ended += site.wait_exits()
-    assert {each.identity for each in ended} == {identity, stranger}
+    site.processes.snapshot(identity, "stranger:token")
+    site.processes.signal(identity, "SIGTERM", "stranger:token")
+    site.processes.signal(identity, "SIGKILL", "stranger:token")
+    assert [each.identity for each in site.wait_exits()] == [identity]
+    wait_gone(stranger.pid)
 
 
 def test_what_a_killed_daemon_left_is_swept(site: Site) -> None:
@@ -262,9 +267,48 @@ def test_what_a_killed_daemon_left_is_swept(site: Site) -> None:
     left = known(int(site.talk()()))
     os.kill(identity.pid, signal.SIGKILL)
     site.wait_exits()
-    assert site.processes.sweep("child", identity, "SIGTERM") == SessionSwept("child", identity, 1)
+    assert site.processes.sweep("child", identity, "SIGTERM", "child:token") == SessionSwept(
+        "child", identity, 1
+    )
     assert site.wait_exits() == [SessionSwept("child", identity, 0)]
     assert not proctable.is_alive(left)
+
+
+def test_a_grandchild_of_a_killed_daemon_is_found(site: Site) -> None:
+    """In a session of its own, its parent gone: by what it has inherited."""
+    identity = site.spawn("hidden")
+    say = site.talk()
+    hidden = known(int(say()))
+    assert say() == "waits"  # when what was between them is gone
+    os.kill(identity.pid, signal.SIGKILL)
+    site.wait_exits()
+    assert site.processes.sweep("hidden", identity, "SIGTERM", "hidden:token").left == 1
+    assert site.wait_exits() == [SessionSwept("hidden", identity, 0)]
+    assert not proctable.is_alive(hidden)
+
+
+def test_a_process_that_has_dropped_the_mark_outlives_its_daemon(site: Site) -> None:
+    """It has a session of its own, too, and its parent is gone."""
+    identity = site.spawn("freed")
+    say = site.talk()
+    freed = known(int(say()))
+    assert say() == "waits"  # when what was between them is gone
+    try:
+        site.processes.signal(identity, "SIGKILL", "freed:token")
+        site.wait_exits()
+        assert site.processes.sweep("freed", identity, "SIGKILL", "freed:token").left == 0
+        assert proctable.is_alive(freed)
+    finally:
+        os.kill(freed.pid, signal.SIGKILL)
+
+
+def test_a_daemon_is_nobodys_family(site: Site) -> None:
+    """Even if it has the mark of another one."""
+    identity = site.spawn("idle")
+    other = site.spawn("idle")
+    site.processes.signal(identity, "SIGKILL", "idle:token")
+    assert site.wait_exits() == [ProcessExited("idle", identity, None, "SIGKILL")]
+    assert proctable.is_alive(other)
 
 
 def test_what_ignores_sigterm_is_killed(site: Site) -> None:
@@ -273,9 +317,9 @@ def test_what_ignores_sigterm_is_killed(site: Site) -> None:
     left = known(int(site.talk()()))
     os.kill(identity.pid, signal.SIGKILL)
     site.wait_exits()
-    assert site.processes.sweep("stubborn", identity, "SIGTERM").left == 1
+    assert site.processes.sweep("stubborn", identity, "SIGTERM", "stubborn:token").left == 1
     assert proctable.is_alive(left)
-    assert site.processes.sweep("stubborn", identity, "SIGKILL").left == 1
+    assert site.processes.sweep("stubborn", identity, "SIGKILL", "stubborn:token").left == 1
     assert site.wait_exits() == [SessionSwept("stubborn", identity, 0)]
     assert not proctable.is_alive(left)
 
@@ -286,10 +330,10 @@ def test_a_pid_that_is_somebody_elses_is_never_signalled(site: Site) -> None:
     say = site.talk()
     say()
     earlier = replace(identity, start_ticks=identity.start_ticks - 1)
-    site.processes.signal(earlier, "SIGTERM")
-    site.processes._snapshots[earlier] = {earlier}
-    site.processes.signal(earlier, "SIGKILL")
-    assert site.processes.sweep("idle", earlier, "SIGKILL").left == 0
+    site.processes.signal(earlier, "SIGTERM", "idle:token")
+    site.processes._families._snapshots[earlier] = {earlier}
+    site.processes.signal(earlier, "SIGKILL", "idle:token")
+    assert site.processes.sweep("idle", earlier, "SIGKILL", "idle:token").left == 0
     assert proctable.is_alive(identity)
 
 
@@ -312,6 +356,7 @@ ENVIRON = {
     "NOTIFY_SOCKET": "/run/notify",
     "WATCHDOG_USEC": "1000",
     "LISTEN_FDS": "1",
+    "SPAWNY_DAEMON": "another:daemon",
 }
 
 
@@ -326,9 +371,10 @@ def test_the_supervisors_own_variables_never_arrive() -> None:
     """A daemon is no service of the service manager's; the rest is the client's."""
     left = environ_for(sys.executable, sys.executable)
     assert set(ENVIRON) - set(left) == {"NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS"}
+    assert left["SPAWNY_DAEMON"] == "x:t"
 
 
 def test_another_interpreter_gets_no_variables_of_the_callers() -> None:
     """They would lead it to packages of the wrong version, or to no standard library at all."""
     left = environ_for("/opt/python3.9", sys.executable)
-    assert left == {"PATH": "/bin", "PYTHONUNBUFFERED": "1"}
+    assert left == {"PATH": "/bin", "PYTHONUNBUFFERED": "1", "SPAWNY_DAEMON": "x:t"}

@@ -29,6 +29,7 @@ class Family:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            env={**os.environ, "SPAWNY_DAEMON": "etl:1"},
         )
         assert self.parent.stdout is not None
         self.same_session, self.other_session = map(int, self.parent.stdout.readline().split())
@@ -106,33 +107,60 @@ def test_a_command_may_be_named_like_the_table_itself(tmp_path) -> None:
     assert process.ppid == os.getpid()
 
 
-def test_descendants_are_found_through_every_generation(way: str, family: Family) -> None:
+def test_a_family_is_found_through_every_generation(way: str, family: Family) -> None:
     """Also those in sessions of their own."""
-    found = {each.pid for each in proctable.descendants(known(os.getpid()))}
-    assert {family.parent.pid, family.same_session, family.other_session} <= found
-    assert os.getpid() not in found
+    found = {each.pid for each in proctable.family(family.identity(), "etl:1")}
+    assert found == {family.same_session, family.other_session}
 
 
-def test_a_session_is_told_from_others(way: str, family: Family) -> None:
-    """Its members without its leader; a child that left it is none."""
-    members = proctable.session_members(family.identity())
-    assert [each.pid for each in members] == [family.same_session]
+def test_who_has_the_mark_of_another_daemon_is_no_family(way: str, family: Family) -> None:
+    """Nor is what came out of it, though all of them came out of this process."""
+    assert proctable.family(known(os.getpid()), "other:1") == []
+    assert family.parent.poll() is None
 
 
 def test_a_session_outlives_its_leader(way: str, family: Family) -> None:
-    """That is when it has to be swept."""
+    """That is when it has to be swept; who has left it is found by the mark alone."""
     leader = family.identity()
     family.parent.kill()
     family.parent.wait()
-    members = proctable.session_members(leader)
-    assert [each.pid for each in members] == [family.same_session]
+    found = {each.pid for each in proctable.family(leader, "etl:1")}
+    assert found == {family.same_session, family.other_session}
+    assert proctable.family(leader, "etl:12") == []
 
 
 def test_a_pid_that_was_given_out_again_leads_another_session(way: str, family: Family) -> None:
-    """Whoever is in it is none of ours."""
+    """Whoever is in it is none of ours, nor its children."""
     leader = family.identity()
     earlier = replace(leader, start_ticks=leader.start_ticks - 1)
-    assert proctable.session_members(earlier) == []
+    assert proctable.family(earlier, "other:1") == []
+    assert proctable.group_members(earlier) == []
+
+
+def test_a_group_is_its_leader_and_who_has_stayed(way: str, family: Family) -> None:
+    """As the system would signal it."""
+    found = {each.pid for each in proctable.group_members(family.identity())}
+    assert found == {family.parent.pid, family.same_session}
+
+
+@pytest.mark.skipif(not proctable._HAS_PROC, reason="looks at /proc")
+def test_a_process_lives_on_when_its_main_thread_has_ended() -> None:
+    """Linux shows it as a zombie, which it is not."""
+    script = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print(flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1) as child:
+        assert child.stdin and child.stdout
+        child.stdout.readline()
+        identity = known(child.pid)
+        with open(f"/proc/{child.pid}/stat", "rb") as stat:
+            while b") Z " not in stat.read():
+                stat.seek(0)
+        assert proctable.is_alive(identity)
+        child.stdin.close()
 
 
 def test_age(way: str, family: Family) -> None:

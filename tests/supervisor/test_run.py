@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from spawny import control
@@ -57,6 +58,13 @@ def test_it_says_when_it_serves(site: Supervised) -> None:
         welcome = client.ask(control.Hello("0"))
         assert isinstance(welcome, control.Welcome)
         assert (welcome.pid, welcome.service) == (supervisor.pid, True)
+
+
+def test_a_supervisor_that_a_daemon_starts_by_hand_is_not_part_of_it(site: Supervised) -> None:
+    """Nothing in the environment that the system shows of it says so."""
+    site.environ["SPAWNY_DAEMON"] = "etl:1"
+    supervisor = site.start()
+    assert "SPAWNY_DAEMON" not in psutil.Process(supervisor.pid).environ()
 
 
 def test_a_whole_life(site: Supervised, client: Client) -> None:

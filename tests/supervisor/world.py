@@ -165,7 +165,7 @@ class World:
                     yield events.SpawnFailed(request.name, self.spawn_problem)
                 else:
                     process = self.process(request.name, request.token)
-                    yield events.ChildSpawned(request.name, process.identity, 4096)
+                    yield events.ChildSpawned(request.name, process.identity, 4096, request.mark)
             case actions.SignalDaemon(identity, signal_name):
                 if identity in self.processes:
                     self.processes[identity].signals.append(signal_name)
