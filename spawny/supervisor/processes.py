@@ -130,19 +130,30 @@ class Processes:
         """What has ended since the last time."""
         events: list[ProcessExited | SessionSwept] = []
         for watched in list(self._watched.values()):
-            if watched.child is not None:
-                # Not by its state in the process table: it may be a zombie with living threads.
-                if watched.child.poll() is None:
-                    continue
-            elif proctable.is_alive(watched.identity):
+            has_ended, code = _ended(watched)
+            if not has_ended:
                 continue
             self._forget(watched)
             if watched.leader is None:
-                events.append(_exit_of(watched))
+                events.append(_exit_event(watched, code))
             elif not any(each.leader == watched.leader for each in self._watched.values()):
                 self._families.forget(watched.leader)
                 events.append(SessionSwept(watched.name, watched.leader, 0))
+        self._reap_strangers()
         return events
+
+    def _reap_strangers(self) -> None:
+        """As pid 1 of a container, or a subreaper, we inherit orphans: nobody else waits for them.
+
+        Those that are watched are left: their exit status is still to be told.
+        """
+        if not hasattr(os, "waitid"):
+            return  # macOS, which has neither
+        with suppress(ChildProcessError):
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if any(each.identity.pid == found.si_pid for each in self._watched.values()):
+                    return  # it has ended a moment ago
+                os.waitpid(found.si_pid, 0)
 
     def _forget(self, watched: _Watched) -> None:
         del self._watched[watched.identity]
@@ -200,11 +211,25 @@ def _why_not_spawned(
     return f"{interpreter.executable} could not be executed: {reason}"
 
 
-def _exit_of(watched: _Watched) -> ProcessExited:
-    if watched.child is None:
-        return ProcessExited(watched.name, watched.identity, None, None)
-    code = watched.child.wait()  # at once: it is reaped already
-    if code >= 0:
+def _ended(watched: _Watched) -> tuple[bool, int | None]:
+    """Whether it has ended, and with which code: below 0 a signal, None where nobody tells us."""
+    if watched.child is not None:
+        # Not by its state in the process table: it may be a zombie with living threads.
+        code = watched.child.poll()
+        return code is not None, code
+    if proctable.is_alive(watched.identity):
+        return False, None
+    # A zombie of ours, though we did not start it: as pid 1, or after we have executed ourselves.
+    # Not asked where its pid is another's by now.
+    if proctable.identify(watched.identity.pid) == watched.identity:
+        with suppress(ChildProcessError):
+            pid, status = os.waitpid(watched.identity.pid, os.WNOHANG)
+            return pid != 0, os.waitstatus_to_exitcode(status) if pid else None
+    return True, None
+
+
+def _exit_event(watched: _Watched, code: int | None) -> ProcessExited:
+    if code is None or code >= 0:
         return ProcessExited(watched.name, watched.identity, code, None)
     try:
         name = Signals(-code).name

@@ -210,7 +210,9 @@ class Supervisor:
         def note(number: int, frame: FrameType | None) -> None:
             self._signals.append(number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        # SIGCHLD tells of orphans that we have inherited. And were it ignored, as whoever started
+        # us may have left it, the system would keep no exit codes for us.
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
         before_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         before = {number: signal.signal(number, note) for number in numbers}
         try:
@@ -227,7 +229,9 @@ class Supervisor:
         while self._signals:
             number = self._signals.pop(0)
             name = signal.Signals(number).name
-            if number == signal.SIGINT and not self._core.is_shutting_down:
+            if number == signal.SIGCHLD:
+                self._take_exits()
+            elif number == signal.SIGINT and not self._core.is_shutting_down:
                 logger.info("%s: ending every daemon; once more leaves them running", name)
                 self._feed(events.ShutdownSignalled())
             else:

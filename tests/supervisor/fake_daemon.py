@@ -2,7 +2,8 @@
 
 `dies`, `mute` and `garbage` never get as far as a hello. The others load their "definition", a
 word: `ready`, `raise`, `slow` (never ready) or `die`. `stubborn` takes neither stop nor SIGTERM for
-an answer, `deaf` reads nothing after its hello, `leaves` starts a child that outlives it.
+an answer, `deaf` reads nothing after its hello, `leaves` starts a child that outlives it, `orphans`
+a grandchild without a parent.
 """
 
 import contextlib
@@ -110,6 +111,10 @@ def main():
     if name.startswith("leaves"):
         sleep = [sys.executable, "-c", "import signal; signal.pause()", os.environ["SPAWNY_HOME"]]
         print(subprocess.Popen(sleep).pid, flush=True)
+    if name.startswith("orphans") and os.fork() == 0:
+        if os.fork() == 0:
+            os._exit(0)
+        os._exit(0)
     calls = socket.socket(socket.AF_UNIX)
     calls.bind(call_path)
     calls.listen()

@@ -5,7 +5,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -50,12 +50,16 @@ class Supervised:
         self.paths.config_file.write_text("\n".join(["[supervisor]", *lines]))
 
     def launch(
-        self, *arguments: str, boot: str | None = FAKE_DAEMON, pass_fds: tuple[int, ...] = ()
+        self,
+        *arguments: str,
+        boot: str | None = FAKE_DAEMON,
+        pass_fds: tuple[int, ...] = (),
+        within: Sequence[str] = (),
     ) -> subprocess.Popen[str]:
         """A supervisor, not waited for; its log is its stderr."""
         run = ["-m", "spawny.supervisor"] if boot is None else ["-c", RUN, boot]
         supervisor = subprocess.Popen(
-            [sys.executable, *run, *arguments],
+            [*within, sys.executable, *run, *arguments],
             cwd="/",
             env=self.environ,
             stderr=subprocess.PIPE,
@@ -65,15 +69,17 @@ class Supervised:
         self.supervisors.append(supervisor)
         return supervisor
 
-    def start(self, *arguments: str, boot: str | None = FAKE_DAEMON) -> subprocess.Popen[str]:
-        """A supervisor that serves."""
+    def start(
+        self, *arguments: str, boot: str | None = FAKE_DAEMON, within: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """A supervisor that serves; `within` is a command that runs it."""
         reader, writer = os.pipe()
         supervisor = self.launch(
-            "--ready-fd", str(writer), *arguments, boot=boot, pass_fds=(writer,)
+            "--ready-fd", str(writer), *arguments, boot=boot, pass_fds=(writer,), within=within
         )
         os.close(writer)
         with open(reader, encoding="ascii") as ready:
-            said = ready.read()
+            said = ready.readline() if within else ready.read()
         if said != "READY\n":
             raise AssertionError(f"not ready: {said!r}\n{supervisor.communicate()[1]}")
         return supervisor

@@ -188,13 +188,51 @@ def test_a_death_by_signal_is_reported(site: Site, number: int) -> None:
 
 def test_the_exit_of_another_ones_child_is_seen(site: Site) -> None:
     """How it ended only its parent is told."""
-    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=-1)
-    identity = proctable.identify(child.pid)
-    assert identity is not None
-    site.processes.watch("adopted", identity)
-    assert site.processes.exited() == []
-    child.communicate()
-    assert site.wait_exits() == [ProcessExited("adopted", identity, None, None)]
+    script = """
+import os, sys
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    sys.stdin.read()
+else:
+    os.wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1) as parent:
+        assert parent.stdin and parent.stdout
+        identity = known(int(parent.stdout.readline()))
+        site.processes.watch("adopted", identity)
+        assert site.processes.exited() == []
+        parent.stdin.close()
+        assert site.wait_exits() == [ProcessExited("adopted", identity, None, None)]
+
+
+@pytest.mark.parametrize(("code", "signal_name"), [(7, None), (None, "SIGKILL")])
+def test_the_exit_of_a_child_that_was_not_spawned_here(
+    site: Site, code: int | None, signal_name: str | None
+) -> None:
+    """A supervisor that has executed itself anew keeps its children, and is told how they end."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause() if code is None else os._exit(code)
+    identity = known(pid)
+    site.processes.watch("kept", identity)
+    if code is None:
+        os.kill(pid, signal.SIGKILL)
+    assert site.wait_exits() == [ProcessExited("kept", identity, code, signal_name)]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="this system cannot look before it reaps")
+def test_orphans_that_were_inherited_are_reaped(site: Site) -> None:
+    """And no exit code of a daemon is lost to that."""
+    identity = site.spawn("exit7")
+    orphan = os.fork()
+    if orphan == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
+    assert site.wait_exits() == [ProcessExited("exit7", identity, 7, None)]
+    site.processes.exited()
+    assert proctable.identify(orphan) is None
 
 
 def test_a_process_that_is_gone_before_it_is_watched(site: Site) -> None:

@@ -1,6 +1,7 @@
 """The whole supervisor, as a process, with daemons that are processes."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -33,6 +34,17 @@ def site(home: Path) -> Iterator[Supervised]:
 def client(site: Supervised) -> Iterator[Client]:
     """A client of a supervisor that runs."""
     site.start()
+    with site.client() as client:
+        yield client
+
+
+@pytest.fixture
+def client_of_pid_1(site: Supervised) -> Iterator[Client]:
+    """A client of a supervisor that is the first process of its container."""
+    inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if shutil.which("unshare") is None or subprocess.call([*inside, "true"], stderr=-3) != 0:
+        pytest.skip("this user cannot make a pid namespace with unshare")
+    site.start(within=inside)
     with site.client() as client:
         yield client
 
@@ -241,6 +253,25 @@ def test_garbage_harms_nobody(client: Client, site: Supervised) -> None:
         assert rude.recv(1) == b""
     assert client.status("etl").pid
     client.ask(control.StopDaemon("etl"))
+
+
+def test_pid_1_of_a_container(site: Supervised, client_of_pid_1: Client) -> None:
+    """It reaps the orphans that fall to it, and knows how its own daemons ended."""
+    client = client_of_pid_1
+    welcome = client.ask(control.Hello("0"))
+    assert isinstance(welcome, control.Welcome)
+    assert welcome.pid == 1
+    client.watch()
+    client.ask(site.request("orphans"))
+    client.until("ready", "orphans")
+    (shell,) = site.supervisors
+    (first,) = psutil.Process(shell.pid).children()
+    # Its own child and nobody else's: the orphan, which ends at once, is not left as a zombie.
+    while len(children := first.children()) != 1 or children[0].status() == "zombie":
+        client.status("orphans")
+    os.kill(children[0].pid, signal.SIGABRT)
+    assert "killed by SIGABRT" in client.until("ended", "orphans").detail
+    assert client.status("orphans").signal_name == "SIGABRT"
 
 
 def test_the_real_kernel(site: Supervised) -> None:
