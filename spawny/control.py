@@ -183,8 +183,9 @@ class DaemonStatus(Message):
     """One daemon, as seen a moment ago. Times are in seconds, sizes in bytes.
 
     `state` is one word for people: starting, loading, ready, busy, stopping, waiting (to be
-    restarted), failed, stopped (by SIGSTOP), unresponsive, unlinked; ended only where it was asked
-    for by name. `cpu_percent` is of one core. `reason` says why it is in that state, or why it last
+    restarted), failed, stopped (by SIGSTOP), zombie (its main thread has ended, others go on),
+    uninterruptible (in a wait of the kernel for over a second), unresponsive, unlinked; ended only
+    where it was asked for by name. `cpu_percent` is of one core. `reason` says why it is in that state, or why it last
     ended; `exit_code` or `signal_name` how, where that is known.
     """
 

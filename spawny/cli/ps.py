@@ -23,6 +23,8 @@ STATE_COLOURS = {
     "unlinked": "yellow",
     "failed": "red",
     "stopped": "red",
+    "zombie": "red",
+    "uninterruptible": "red",
     "unresponsive": "red",
 }
 

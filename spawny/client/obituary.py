@@ -22,7 +22,19 @@ EXIT_SECONDS = 0.5
 # An error must not wait for a supervisor that is stopped, only to say a little more.
 PATIENCE_SECONDS = 1.0
 
-_LIVING = ("starting", "loading", "ready", "busy", "stopped", "unresponsive", "unlinked")
+_LIVING = frozenset(
+    [
+        "starting",
+        "loading",
+        "ready",
+        "busy",
+        "unlinked",
+        "stopped",
+        "zombie",
+        "uninterruptible",
+        "unresponsive",
+    ]
+)
 
 
 def daemon_died(session: Session, operation: str) -> DaemonDied:

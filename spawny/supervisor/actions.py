@@ -129,6 +129,13 @@ class SampleHealth(Action):
     processes: tuple[tuple[str, Identity], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class GlanceAtProcesses(Action):
+    """See what these processes do, which costs little. Answered by `ProcessesSeen`."""
+
+    processes: tuple[tuple[str, Identity], ...]
+
+
 # --- to the file system -------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
     events.LinkLost: reports.on_link_lost,
     events.ProcessExited: endings.on_process_exited,
     events.SessionSwept: endings.on_session_swept,
+    events.ProcessesSeen: listing.on_processes_seen,
     events.HealthSampled: reports.on_sampled,
     events.JournalRead: reports.on_journal_read,
     events.ClientGone: requests.on_client_gone,

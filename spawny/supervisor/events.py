@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import control
-from .values import Busy, Caller, Identity, Interpreter, Sample
+from .values import Busy, Caller, Identity, Interpreter, ProcessState, Sample
 
 
 class Event:
@@ -170,6 +170,13 @@ class HealthSampled(Event):
     """One look at every process that `SampleHealth` named and that still exists."""
 
     samples: Mapping[str, Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessesSeen(Event):
+    """What each process does that `GlanceAtProcesses` named and that still exists."""
+
+    states: Mapping[str, ProcessState]
 
 
 @dataclass(frozen=True, slots=True)

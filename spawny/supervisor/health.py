@@ -61,7 +61,6 @@ def _look(seen: _Seen, children: int) -> Sample:
             seen.cpu_percent = 100 * (used - seen.cpu_seconds) / (now - seen.at)
             seen.at, seen.cpu_seconds = now, used
         return Sample(
-            status=seen.process.status(),
             rss_bytes=seen.process.memory_info().rss,
             cpu_percent=round(max(0.0, seen.cpu_percent), 1),
             threads=seen.process.num_threads(),

@@ -1,15 +1,17 @@
 """What clients are told of daemons: a status each, as fresh as the daemons answer.
 
 One rule: a listing waits a quarter of a second for pongs and not longer (a second for daemons that
-are being adopted); a daemon that is silent is listed as it was last known.
+are being adopted); a daemon that is silent is listed as it was last known. What its process does is
+looked up for each listing: one that is stopped cannot tell.
 """
 
 from __future__ import annotations
 
 from .. import control
 from . import actions
+from .events import ProcessesSeen
 from .fleet import Fleet, PendingListing
-from .lifecycle import State
+from .lifecycle import ALIVE, State
 from .policy import describe_exit, shown_state
 from .records import Record
 from .values import Caller
@@ -40,7 +42,8 @@ def request(fleet: Fleet, caller: Caller, name: str | None, now: float) -> None:
     is_adopting = any(fleet.records[each].is_being_adopted for each in awaited)
     patience = _ADOPTION_SECONDS if is_adopting else PONG_SECONDS
     fleet.listings.append(PendingListing(caller, name, awaited, now + patience))
-    settle(fleet, None, now)
+    if not glance(fleet):
+        settle(fleet, None, now)
 
 
 def _ping(fleet: Fleet, record: Record, now: float) -> bool:
@@ -68,10 +71,38 @@ def sample(fleet: Fleet, now: float) -> None:
         fleet.do(actions.SampleHealth(processes))
 
 
+def glance(fleet: Fleet) -> bool:
+    """See what every process does; False where there is none."""
+    processes = tuple((each.name, each.identity) for each in fleet.alive() if each.identity)
+    if processes:
+        fleet.do(actions.GlanceAtProcesses(processes))
+    return bool(processes)
+
+
+def on_processes_seen(fleet: Fleet, event: ProcessesSeen, now: float) -> None:
+    for name, state in event.states.items():
+        record = fleet.records.get(name)
+        if record is None or record.state not in ALIVE:
+            continue
+        since = record.life.uninterruptible_since
+        fleet.put(
+            record.lived(
+                process_state=state,
+                uninterruptible_since=None
+                if state != "uninterruptible"
+                else (now if since is None else since),
+            )
+        )
+        if state == "stopped":
+            settle(fleet, name, now)  # there is no answer to wait for
+    settle(fleet, None, now)
+
+
 def check_health(fleet: Fleet, now: float) -> None:
     """The regular look: processes from outside, daemons by a ping, logs by their size."""
     fleet.checked_at = now
     sample(fleet, now)
+    glance(fleet)
     names = []
     for record in fleet.alive():
         _ping(fleet, record, now)

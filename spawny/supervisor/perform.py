@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import control
 from ..paths import Paths
 from ..settings import Settings
-from . import actions, events, links, logs
+from . import actions, events, links, logs, proctable
 from .health import Health
 from .journal import Journal
 from .links import Links
@@ -53,6 +53,9 @@ class Performer:
                 return [self._processes.spawn(request, interpreter)]
             case actions.SweepSession(name, identity, signal, mark):
                 return [self._processes.sweep(name, identity, signal, mark)]
+            case actions.GlanceAtProcesses(processes):
+                seen = {name: proctable.state(identity) for name, identity in processes}
+                return [events.ProcessesSeen({k: v for k, v in seen.items() if v is not None})]
             case actions.SampleHealth(processes):
                 return [self._health.sample(processes)]
             case _:

@@ -12,6 +12,9 @@ from .records import Cause, Record
 # it is, most likely in C code that holds the interpreter's lock.
 _COMPUTING_CPU_PERCENT = 20.0
 
+# Whoever reads a file is in an uninterruptible wait now and then; one that lasts is another thing.
+_UNINTERRUPTIBLE_SECONDS = 1.0
+
 
 def backoff_seconds(failures: int, jitter: float, settings: Settings) -> float:
     """How long to wait before the restart after so many deaths in a row.
@@ -54,8 +57,12 @@ def is_to_give_up(record: Record, settings: Settings) -> bool:
 def shown_state(record: Record, now: float, settings: Settings) -> str:
     """The one word for people. Busy is not hung: a call may run for hours."""
     life = record.life
-    if life.sample is not None and life.sample.status == "stopped" and record.identity is not None:
-        return "stopped"
+    if record.identity is not None:
+        if life.process_state in ("stopped", "zombie"):
+            return life.process_state
+        stuck_since = life.uninterruptible_since
+        if stuck_since is not None and now - stuck_since >= _UNINTERRUPTIBLE_SECONDS:
+            return "uninterruptible"
     if record.state is State.SWEEPING:
         return State.STOPPING.value
     if record.state is not State.READY:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from ..address import DAEMON_VARIABLE
-from .values import Identity
+from .values import Identity, ProcessState
 
 _HAS_PROC = os.path.isfile("/proc/self/stat")
 _MARK_BEGINS = b"\0" + DAEMON_VARIABLE.encode() + b"="
@@ -94,6 +94,33 @@ def is_alive(identity: Identity) -> bool:
     """Whether that very process still runs; a zombie does not."""
     process = read(identity.pid)
     return process is not None and process.identity == identity and not process.is_zombie
+
+
+_STATES: dict[bytes | str, ProcessState] = {
+    b"T": "stopped",
+    b"t": "stopped",  # by a debugger
+    b"D": "uninterruptible",
+    b"Z": "zombie",
+    psutil.STATUS_STOPPED: "stopped",
+    psutil.STATUS_TRACING_STOP: "stopped",
+    psutil.STATUS_DISK_SLEEP: "uninterruptible",
+    psutil.STATUS_ZOMBIE: "zombie",
+}
+
+
+def state(identity: Identity) -> ProcessState | None:
+    """What that very process does; None where it is gone."""
+    found: bytes | str
+    try:
+        if _HAS_PROC:
+            with open(f"/proc/{identity.pid}/stat", "rb") as file:
+                line = file.read()
+            found = line[line.rindex(b")") + 2 :][:1]
+        else:
+            found = psutil.Process(identity.pid).status()
+    except (psutil.Error, OSError):
+        return None
+    return _STATES.get(found, "other") if is_alive(identity) else None
 
 
 def age_seconds(identity: Identity) -> float:

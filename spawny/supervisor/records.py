@@ -9,7 +9,7 @@ from typing import Any
 from .. import control
 from . import events
 from .lifecycle import Input, State, advance
-from .values import Busy, Caller, Identity, Interpreter, Sample
+from .values import Busy, Caller, Identity, Interpreter, ProcessState, Sample
 
 
 class Stage(IntEnum):
@@ -54,6 +54,8 @@ class Life:
     pong_at: float | None = None
     pinged_at: float | None = None  # when the ping was sent that is still unanswered
     sample: Sample | None = None
+    process_state: ProcessState = "other"
+    uninterruptible_since: float | None = None  # seen so at every look from then on
     # Ending.
     stage: Stage = Stage.ASKED
     stop_at: float | None = None  # when the ending began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,16 @@ class Busy:
     seconds: float
 
 
+# What the system says that the main thread of a process does: `uninterruptible` is a wait in the
+# kernel that no signal ends, for a disk or a dead network mount; a `zombie` that still lives has
+# other threads.
+ProcessState = Literal["stopped", "uninterruptible", "zombie", "other"]
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One look at a process from outside. `cpu_percent` is of one core."""
 
-    status: str
     rss_bytes: int
     cpu_percent: float
     threads: int

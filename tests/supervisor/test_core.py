@@ -940,6 +940,30 @@ def test_no_idle_exit(reason: str) -> None:
     assert not world.done_of(actions.Exit)
 
 
+# --- what a process does --------------------------------------------------------------------------
+
+
+def test_a_stopped_daemon_is_listed_at_once(world: World) -> None:
+    """As stopped, and its pong is not waited for; who has ended meanwhile is none of it."""
+    world.ready()
+    world.states = {"etl": "stopped", "gone": "other"}
+    caller = world.ask(control.ListDaemons("etl"))
+    listing = world.answer(caller)
+    assert isinstance(listing, control.Listing)
+    assert listing.daemons[0].state == "stopped"
+
+
+def test_an_uninterruptible_wait_is_shown_when_it_lasts(world: World) -> None:
+    """Not for a moment of reading a disk; and no longer when it is over."""
+    world.ready()
+    world.states = {"etl": "uninterruptible"}
+    assert world.status("etl").state == "ready"
+    world.wait(1.0)
+    assert world.status("etl").state == "uninterruptible"
+    world.states = {"etl": "other"}
+    assert world.status("etl").state == "ready"
+
+
 # --- what an earlier supervisor left --------------------------------------------------------------
 
 

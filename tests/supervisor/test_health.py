@@ -1,7 +1,6 @@
 """A look at real processes."""
 
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -30,7 +29,6 @@ def test_a_look_at_this_process() -> None:
     assert look.threads >= 1
     assert look.fds >= 3
     assert look.children >= 1
-    assert look.status in ("running", "sleeping")
 
 
 def test_processes_that_are_gone_are_left_out() -> None:
@@ -58,8 +56,5 @@ def test_cpu_time_is_counted_between_looks(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(health, "_CPU_STRETCH_SECONDS", 0.0)
         # As long as it takes, on a busy machine too, until it has had a tick of CPU time.
         while looks.sample([("x", identity)]).samples["x"].cpu_percent <= 0:
-            pass
-        os.kill(child.pid, signal.SIGSTOP)
-        while looks.sample([("x", identity)]).samples["x"].status != "stopped":
             pass
         child.kill()

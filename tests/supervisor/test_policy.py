@@ -112,8 +112,11 @@ BUSY = Busy("fit()", 4711, 3600.0)
         (State.READY, {"pinged_at": NOW - 16, "sample": sample()}, "unresponsive"),
         # It computes, in C code that lets no other thread of it run.
         (State.READY, {"pinged_at": NOW - 16, "sample": sample(cpu_percent=99.0)}, "busy"),
-        (State.READY, {"busy": BUSY, "sample": sample("stopped")}, "stopped"),
-        (State.UNLINKED, {"sample": sample("stopped")}, "stopped"),
+        (State.READY, {"busy": BUSY, "process_state": "stopped"}, "stopped"),
+        (State.UNLINKED, {"process_state": "stopped"}, "stopped"),
+        (State.READY, {"process_state": "zombie"}, "zombie"),
+        (State.READY, {"uninterruptible_since": NOW - 0.5}, "ready"),
+        (State.READY, {"busy": BUSY, "uninterruptible_since": NOW - 1}, "uninterruptible"),
     ],
 )
 def test_what_is_shown(state: State, life: dict[str, Any], expected: str) -> None:
@@ -123,7 +126,7 @@ def test_what_is_shown(state: State, life: dict[str, Any], expected: str) -> Non
 
 def test_a_dead_process_is_not_shown_as_stopped() -> None:
     """What was last seen of a process says nothing once it is gone."""
-    waiting = record(State.WAITING, sample=sample("stopped")).changed(identity=None)
+    waiting = record(State.WAITING, process_state="stopped").changed(identity=None)
     assert shown_state(waiting, NOW, SETTINGS) == "waiting"
 
 

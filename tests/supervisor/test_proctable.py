@@ -1,6 +1,7 @@
 """What the operating system says of processes."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,6 +162,19 @@ ctypes.CDLL(None).pthread_exit(None)
                 stat.seek(0)
         assert proctable.is_alive(identity)
         child.stdin.close()
+
+
+def test_what_a_process_does(way: str, family: Family) -> None:
+    """Stopped or not; of one that is gone, or whose pid is another's, nothing is said."""
+    identity = family.identity()
+    assert proctable.state(identity) == "other"
+    os.kill(identity.pid, signal.SIGSTOP)
+    while proctable.state(identity) != "stopped":
+        pass
+    assert proctable.state(replace(identity, start_ticks=1)) is None
+    family.parent.kill()
+    family.parent.wait()
+    assert proctable.state(identity) is None
 
 
 def test_age(way: str, family: Family) -> None:

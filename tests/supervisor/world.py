@@ -12,7 +12,7 @@ from spawny.settings import Settings
 from spawny.supervisor import actions, events
 from spawny.supervisor.core import Core
 from spawny.supervisor.records import Record
-from spawny.supervisor.values import Busy, Caller, Identity, Interpreter, Sample
+from spawny.supervisor.values import Busy, Caller, Identity, Interpreter, ProcessState, Sample
 
 PYTHON = Interpreter("/usr/bin/python3.11", "/usr/bin/python3.11")
 OTHER_PYTHON = Interpreter("/opt/3.9/bin/python", "/opt/3.9/bin/python")
@@ -79,6 +79,7 @@ class World:
         self.published: list[tuple[str, str]] = []
         self.spawn_problem: str | None = None
         self.sweep_leaves = 0
+        self.states: dict[str, ProcessState] = {}
         self._last_pid = 100
         self._last_link = 0
         self._last_request = 0
@@ -171,6 +172,8 @@ class World:
                     self.processes[identity].signals.append(signal_name)
             case actions.SweepSession(name, identity):
                 yield events.SessionSwept(name, identity, self.sweep_leaves)
+            case actions.GlanceAtProcesses():
+                yield events.ProcessesSeen(self.states)
             case actions.CloseLink(link):
                 for process in self.processes.values():
                     if process.link == link:
@@ -232,5 +235,5 @@ def refusal(message: control.Message) -> control.Refused:
     return message
 
 
-def sample(status: str = "sleeping", cpu_percent: float = 0.0) -> Sample:
-    return Sample(status, 30_000_000, cpu_percent, threads=2, fds=9, children=0)
+def sample(cpu_percent: float = 0.0) -> Sample:
+    return Sample(30_000_000, cpu_percent, threads=2, fds=9, children=0)
