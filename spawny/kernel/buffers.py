@@ -382,13 +382,22 @@ def _order(array):
     return "F" if array.flags.fnc else "C"
 
 
+def _counts(body):
+    """(count of the buffers, length of the pickle); a count that cannot be is not counted up to,
+    for which PyPy would make room first."""
+    count, _, pickle_bytes = _HEAD.unpack_from(body)
+    if count * _ENTRY.size > len(body) - _HEAD.size:
+        raise LookupError("garbage where buffers should be told of")
+    return count, pickle_bytes
+
+
 def unpack(body, borrower, fetch):
     """(pickle, buffers) of a body. `fetch(number)` gets hold of a segment that is not known here.
 
     Raises OSError or MemoryError where this process can have no more memory or descriptors,
     LookupError or struct.error for garbage.
     """
-    count, _, pickle_bytes = _HEAD.unpack_from(body)
+    count, pickle_bytes = _counts(body)
     entries = [_ENTRY.unpack_from(body, _HEAD.size + i * _ENTRY.size) for i in range(count)]
     begin = _HEAD.size + count * _ENTRY.size
     pickled = memoryview(body)[begin : begin + pickle_bytes]
@@ -416,7 +425,7 @@ def unpack(body, borrower, fetch):
 
 def refuse(body, borrower):
     """The body is not wanted: what it borrows goes back."""
-    count, _, _ = _HEAD.unpack_from(body)
+    count, _ = _counts(body)
     for index in range(count):
         number, _, _ = _ENTRY.unpack_from(body, _HEAD.size + index * _ENTRY.size)
         if number:

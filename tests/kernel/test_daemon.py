@@ -437,6 +437,15 @@ def test_results_of_nasty_classes(bare: Daemon) -> None:
     assert call(peer, "fine") == 1
 
 
+def test_more_buffers_than_a_body_can_hold_cost_that_request(daemon: Daemon) -> None:
+    """Their number alone makes no room for them: the daemon goes on at once."""
+    peer = daemon.peer()
+    body = b"\xff\xff\xff\xff" + pickle.dumps("x" * 100, 2)
+    peer.sock.sendall(wire.frame(wire.GETVALUE, body, wire.WITH_BUFFERS))
+    assert peer.answer()[0] == wire.ERROR
+    assert call(peer, "echo", "fine") == "fine"
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [(1, 7), (1, ["unhashable"]), (2, "nobody"), (3, "4711"), (3, 1 << 40), (4, None), (4, -1)]
