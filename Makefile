@@ -2,7 +2,7 @@
 # Python >= 3.11. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test soak coverage readme demo lint format types docs bench endurance transparency clean
+.PHONY: help venv test soak chaos fuzz coverage readme demo lint format types docs bench endurance transparency clean
 
 PYTHON ?=
 PYTEST_ARGS ?=
@@ -72,6 +72,17 @@ OPERATIONS ?= 1000000
 
 soak: .venv/.dev  ## a million random operations on arrays that travel; OPERATIONS=n
 	SPAWNY_SEGMENT_OPERATIONS=$(OPERATIONS) $(BIN)/python -m pytest -s tests/client/test_segments_random.py
+
+SECONDS ?= 300
+SEED ?= $(shell python3 -c 'import time; print(time.time_ns() % 1000000)')
+
+chaos: .venv/.dev  ## deaths, full disks, garbage and more under load; SECONDS=n SEED=n
+	$(BIN)/python -m tests.chaos.run --seconds $(SECONDS) --seed $(SEED)
+
+INPUTS ?= 1000000
+
+fuzz: .venv/.dev  ## wrong input on every socket, a million times; INPUTS=n FUZZ_ARGS="--seed n"
+	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) $(FUZZ_ARGS)
 
 # What decides, and what parses: complete by branch, by its own tests alone.
 DECIDED := spawny/control.py,spawny/settings.py,spawny/kernel/link.py,spawny/kernel/wire.py,$\

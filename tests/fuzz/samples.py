@@ -3,7 +3,7 @@
 What a request does to user objects is no matter here: whoever may connect may run code. So the
 pickles of the call channel are data: lists, tuples, numbers and text, and after a mutation still
 nothing but opcodes of data, see `is_data`. Frames that are meant to end their receiver (TERMINATE,
-Shutdown) and those that start processes are left out where a live one reads them.
+Shutdown) or its link (POKE), and those that start processes, are left out where a live one reads.
 """
 
 import json
@@ -185,6 +185,10 @@ def is_data(body: bytes) -> bool:
     return True
 
 
+# The one ends the daemon, the other its link, whose other end the fuzzer holds.
+_EFFECTIVE = bytes((wire.TERMINATE, wire.POKE))
+
+
 def call_frame(mutator: Mutator, choices: tuple[tuple[int, Any], ...]) -> bytes:
     """A frame with its values, its pickle, its flags or its header made wrong."""
     rng = mutator.rng
@@ -201,13 +205,13 @@ def call_frame(mutator: Mutator, choices: tuple[tuple[int, Any], ...]) -> bytes:
         body = changed if is_data(changed) else body
     elif 0.75 <= what < 0.8:
         kind = rng.randrange(256)
-    if kind == wire.TERMINATE:
-        kind = wire.POKE
+    if kind in _EFFECTIVE:
+        kind = wire.INTERRUPT
     data = wire.frame(kind, body, flags)
     if what >= 0.9:
         data = mutator.bytes(data[: wire.HEADER_BYTES]) + data[wire.HEADER_BYTES :]
-        if data[8:9] == bytes([wire.TERMINATE]):
-            data = wire.frame(wire.POKE)
+        if data[8:9] in _EFFECTIVE:
+            data = wire.frame(wire.INTERRUPT)
     return data
 
 

@@ -448,8 +448,10 @@ def test_more_buffers_than_a_body_can_hold_cost_that_request(daemon: Daemon) -> 
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [(1, 7), (1, ["unhashable"]), (2, "nobody"), (3, "4711"), (3, 1 << 40), (4, None), (4, -1)]
-    + [(5, ["unhashable"]), (5, {})],
+    [
+        *[(1, 7), (1, ["unhashable"]), (2, "nobody"), (3, "4711"), (3, 1 << 40)],
+        *[(4, None), (4, -1), (5, ["unhashable"]), (5, {})],
+    ],
 )
 def test_garbage_in_a_hello_attaches_nobody(daemon: Daemon, place: int, value: object) -> None:
     """The connection is closed, and no session of it stays to keep the daemon alive."""
