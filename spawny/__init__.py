@@ -86,6 +86,9 @@ if TYPE_CHECKING:
         UnsafePath as UnsafePath,
     )
     from .errors import (
+        UpgradeFailed as UpgradeFailed,
+    )
+    from .errors import (
         VersionMismatch as VersionMismatch,
     )
 
@@ -128,6 +131,7 @@ _HOME_OF = {
     "StaleReference": ".errors",
     "SupervisorUnavailable": ".errors",
     "UnsafePath": ".errors",
+    "UpgradeFailed": ".errors",
     "VersionMismatch": ".errors",
 }
 

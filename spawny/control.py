@@ -116,10 +116,17 @@ class ListDaemons(Message):
 
 @dataclass(frozen=True, slots=True)
 class StopDaemon(Message):
-    """End a daemon: asked, then SIGTERM, then SIGKILL. Answered by `Done` when it is gone."""
+    """End a daemon: asked, then SIGTERM, then SIGKILL. Answered by `Done` when it is gone.
+
+    `token` identifies this one request, here and in the others that must not be carried out twice.
+    It is sent `again` when the connection was lost: a supervisor that cannot know what became of it
+    refuses it then.
+    """
 
     name: str
     reason: str = "stop requested"
+    token: str = ""
+    again: bool = since(2, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,8 @@ class RestartDaemon(Message):
     """Stop it if it runs, and start it anew from its own definition; answered by `Started`."""
 
     name: str
+    token: str = ""
+    again: bool = since(2, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,8 @@ class InterruptDaemon(Message):
     """Raise KeyboardInterrupt in the call that runs there; `Done` without a detail: none did."""
 
     name: str
+    token: str = ""
+    again: bool = since(2, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +163,21 @@ class UnwatchEvents(Message):
 @dataclass(frozen=True, slots=True)
 class Shutdown(Message):
     """Stop every daemon, then the supervisor. `Progress` for each, `Done` at the end."""
+
+    token: str = ""
+    again: bool = since(2, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade(Message):
+    """Become the supervisor of the spawny that `python` imports with this PYTHONPATH, in place.
+
+    Answered by `Done` at the very end, before the connection is lost, or by `Refused` with what the
+    new version said when it was tried.
+    """
+
+    python: str
+    python_path: str = ""
 
 
 # --- replies and reports, supervisor to client --------------------------------------------------
@@ -237,7 +263,7 @@ class Progress(Message):
 class Event(Message):
     """Something that happened to a daemon: started, ready, failed, ended, restarting, adopted...
 
-    `time` is seconds since the epoch.
+    `time` is seconds since the epoch. What concerns the supervisor itself has an empty name.
     """
 
     kind: str
@@ -290,6 +316,7 @@ _MESSAGES: dict[str, type[Message]] = {
         WatchEvents,
         UnwatchEvents,
         Shutdown,
+        Upgrade,
         Welcome,
         Started,
         DaemonStatus,
@@ -303,7 +330,7 @@ _MESSAGES: dict[str, type[Message]] = {
 
 
 # The protocol that each request came with, where it was not the first.
-_SINCE: dict[str, int] = {}
+_SINCE: dict[str, int] = {"Upgrade": 2}
 
 
 class MalformedMessage(ValueError):

@@ -24,6 +24,7 @@ __all__ = [
     "StaleReference",
     "SupervisorUnavailable",
     "UnsafePath",
+    "UpgradeFailed",
     "VersionMismatch",
 ]
 
@@ -131,6 +132,10 @@ class InterpreterNotFound(SpawnyError, LookupError):
 
 class SupervisorUnavailable(SpawnyError, ConnectionError):
     """The supervisor could not be reached or started, or died during a request."""
+
+
+class UpgradeFailed(SpawnyError):
+    """The supervisor could not be upgraded; the one before serves on."""
 
 
 class VersionMismatch(SpawnyError):

@@ -218,9 +218,16 @@ def _environment(paths: Paths) -> dict[str, str]:
     if environ.get("SPAWNY_HOME"):
         # It may be relative, and the supervisor's directory is another one.
         environ["SPAWNY_HOME"] = os.fspath(paths.runtime.parent)
-    package_home = os.fspath(Path(__file__).resolve().parents[2])
-    if package_home not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        # A checkout, or a vendored copy: this interpreter found it by other means.
-        known = environ.get("PYTHONPATH")
-        environ["PYTHONPATH"] = package_home + (os.pathsep + known if known else "")
+    if path := python_path():
+        environ["PYTHONPATH"] = path
     return environ
+
+
+def python_path() -> str:
+    """The PYTHONPATH with which this interpreter imports this very spawny; empty for none."""
+    known = os.environ.get("PYTHONPATH", "")
+    package_home = os.fspath(Path(__file__).resolve().parents[2])
+    if package_home in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        return known
+    # A checkout, or a vendored copy: this interpreter found it by other means.
+    return package_home + (os.pathsep + known if known else "")

@@ -11,9 +11,13 @@ from __future__ import annotations
 import builtins
 import math
 import os
+import secrets
+import signal
+import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,16 +44,24 @@ from ..control import (
     StartDaemon,
     Started,
     StopDaemon,
+    Upgrade,
     WatchEvents,
     Welcome,
     decode,
     encode,
     protocol_of,
 )
-from ..errors import DaemonNotFound, SpawnyError, SupervisorUnavailable, VersionMismatch
+from ..errors import (
+    DaemonNotFound,
+    SpawnyError,
+    SupervisorUnavailable,
+    UpgradeFailed,
+    VersionMismatch,
+)
 from ..paths import Paths, check_name, locate
 from . import follow as following
-from .autostart import ensure_supervisor, is_socket_there, supervisor_listens
+from .autostart import ensure_supervisor, is_socket_there, python_path, supervisor_listens
+from .ending import wait_gone
 
 if TYPE_CHECKING:
     from .proxy import ObjectProxy
@@ -66,6 +78,12 @@ START_GRACE_SECONDS = 30.0
 
 # A supervisor that dies in a request is a rare accident, dying thrice in one a broken installation.
 TRIES = 3
+
+# A supervisor that is asked to end, and leaves its daemons, does so at once.
+_END_SECONDS = 10.0
+
+# Before it an upgrade is tried (30 s at most) and waits for what is under way (5 s).
+UPGRADE_SECONDS = 45.0
 
 # Another supervisor is another conversation. (libzmq's own "never", -1, makes it drop the messages
 # that were not read yet when the connection ends: a last answer could be lost.)
@@ -85,6 +103,9 @@ _LOST = (
 )
 
 Answer = TypeVar("Answer", bound=Message)
+
+# What must not be carried out twice.
+_Once = StopDaemon | RestartDaemon | InterruptDaemon | Shutdown
 
 
 class _NotConnected(SupervisorUnavailable):
@@ -194,6 +215,50 @@ class Supervisor:
         """Stop every daemon, then the supervisor; `progress` hears of each step in words."""
         self._act(Shutdown(), Done, "shutting down", progress)
 
+    def upgrade(self) -> Welcome:
+        """Have the supervisor become the one of this spawny and this interpreter, in place.
+
+        It keeps its process id, its daemons and their calls; other clients notice nothing. Raises
+        `UpgradeFailed` with the reason where that does not work, and the one before serves on.
+        """
+        before = self.version()
+        if before.protocol < protocol_of(Upgrade("")):
+            self._replace(before)
+        else:
+            self._become()
+        after = self.version()
+        if (after.version, after.python) != (__version__, sys.executable):
+            raise UpgradeFailed(
+                f"the supervisor is still spawny {after.version} of {after.python}; see"
+                f" {self._paths.supervisor_log}"
+            )
+        return after
+
+    def _become(self) -> None:
+        request = Upgrade(sys.executable, python_path())
+        with closing(self._connected()) as conversation:
+            try:
+                _checked(conversation.ask(request, UPGRADE_SECONDS), Done)
+                conversation.wait_lost(self._answer_seconds)
+            except _ConnectionLost:
+                pass  # the answer with it; who serves now tells how it went
+
+    def _replace(self, before: Welcome) -> None:
+        """One that cannot be upgraded yet ends, and leaves its daemons to the next."""
+        if before.service:
+            raise UpgradeFailed(
+                f"the supervisor (spawny {before.version}, a service) is too old to be upgraded in"
+                " place: restart the service (systemctl --user restart spawny-supervisor); its"
+                " daemons run on"
+            )
+        with wait_gone(before.pid) as wait:
+            os.kill(before.pid, signal.SIGTERM)
+            if not wait(_END_SECONDS):
+                raise UpgradeFailed(
+                    f"the supervisor (pid {before.pid}) has not ended within {_END_SECONDS:g} s"
+                )
+        ensure_supervisor(self._paths)
+
     def logs(self, name: str, follow: bool = False, lines: int | None = None) -> Iterator[str]:
         """The lines of a daemon's log, which outlives it; with `follow` also those to come.
 
@@ -208,7 +273,11 @@ class Supervisor:
         return following.follow(path, lines=lines) if follow else iter(following.tail(path, lines))
 
     def events(self) -> Generator[Event, None, None]:
-        """What happens to daemons from now on, until `SupervisorUnavailable` ends it."""
+        """What happens to daemons from now on, until `SupervisorUnavailable` ends it.
+
+        It goes on over an upgrade of the supervisor: an event `upgraded` without a name stands
+        where some may be missing.
+        """
         stream = self._watch()
         next(stream)  # subscribed when this returns, so that nothing which follows is missed
         return stream
@@ -232,24 +301,40 @@ class Supervisor:
 
     def _act(
         self,
-        request: Message,
+        request: _Once,
         answer: type[Answer],
         doing: str,
         progress: Callable[[str], object] | None = None,
     ) -> Answer:
         """Ask something that may take long and must not be done twice."""
-        with closing(self._connected()) as conversation:
+        request = replace(request, token=secrets.token_hex(16))
+        lost: _ConnectionLost | None = None
+        for _ in range(TRIES):
             try:
-                done = _checked(conversation.ask_patiently(request, progress), answer)
-            except VersionMismatch as error:
-                raise self._mismatch(request, error) from error
+                with closing(self._connected(ensures=lost is None)) as conversation:
+                    done = _checked(conversation.ask_patiently(request, progress), answer)
+                    if isinstance(request, Shutdown):
+                        conversation.wait_lost(ANSWER_SECONDS)
+                    return done
             except _ConnectionLost as error:
-                raise SupervisorUnavailable(
-                    f"the supervisor ended while {doing}: look at spawny ps, then ask again"
-                ) from error
-            if isinstance(request, Shutdown):
-                conversation.wait_lost(ANSWER_SECONDS)
-            return done
+                lost = lost or error
+                # After an upgrade somebody serves, and knows what became of the request.
+                request = replace(request, again=True)
+            except _NotConnected:
+                # The end of the one before may have met this connection, too.
+                if lost is None or not supervisor_listens(self._paths):
+                    break
+            except VersionMismatch as error:
+                if lost is None:
+                    raise self._mismatch(request, error) from error
+                break
+            except SupervisorUnavailable:
+                if lost is None:
+                    raise
+                break
+        raise SupervisorUnavailable(
+            f"the supervisor ended while {doing}: look at spawny ps, then ask again"
+        ) from lost
 
     def _mismatch(self, request: Message, error: VersionMismatch) -> VersionMismatch:
         """What to raise where the supervisor is too old for this request."""
@@ -263,16 +348,32 @@ class Supervisor:
             f" spawny {__version__} asks of it ({_needing(request)}): run spawny supervisor upgrade"
         )
 
-    def _connected(self) -> _Conversation:
+    def _connected(self, *, ensures: bool = True) -> _Conversation:
         try:
             return _Conversation(self._paths, self._answer_seconds)
         except _NotConnected:
+            if not ensures:
+                raise
             # It ended since it was last seen, perhaps because nobody needed it.
             self.ensure()
             return _Conversation(self._paths, self._answer_seconds)
 
     def _watch(self) -> Generator[Any, None, None]:
-        """None when subscribed, then the events."""
+        """None when subscribed, then the events; whatever the number of upgrades."""
+        is_first = True
+        while True:
+            is_upgrading = False
+            try:
+                for event in self._watch_one(is_first):
+                    is_upgrading = event is not None and event.kind == "upgrading"
+                    yield event
+            except _ConnectionLost:
+                if not is_upgrading:
+                    raise
+            is_first = False
+
+    def _watch_one(self, is_first: bool) -> Generator[Event | None, None, None]:
+        """The events of one supervisor."""
         with closing(self._connected()) as conversation:
             conversation.send(WatchEvents(), _REQUEST_ID)
             # Requests are taken in order: whoever answers this knows of the one before.
@@ -280,7 +381,12 @@ class Supervisor:
             early = []
             while (envelope := conversation.receive(ANSWER_SECONDS)).request_id != _PING_ID:
                 early.append(envelope.message)
-            yield
+            if is_first:
+                yield None
+            else:
+                there = _checked(envelope.message, Welcome)
+                detail = f"spawny {there.version} serves; events in between may be missing"
+                yield Event("upgraded", "", time.time(), detail, there.pid)
             yield from (message for message in early if isinstance(message, Event))
             while True:
                 message = conversation.receive(None).message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -166,6 +167,32 @@ class RemoveLog(Action):
 @dataclass(frozen=True, slots=True)
 class RotateLogs(Action):
     names: tuple[str, ...]
+
+
+# --- to the supervisor itself -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSuccessor(Action):
+    """Try the next version. Answered by `SuccessorChecked`."""
+
+    python: str
+    python_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonCheck(Action):
+    """End the trial; no answer is awaited any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver(Action):
+    """Become the next version, once the answers so far have left. `SuccessionFailed` if not."""
+
+    python: str
+    python_path: str
+    records: tuple[Record, ...]
+    answered: Mapping[str, control.Message]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import control
 from ..settings import Settings
-from . import actions, endings, events, listing, reports, requests, starts
+from . import actions, endings, events, listing, reports, requests, starts, upgrade
 from .fleet import Fleet
 
 _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
@@ -33,9 +33,14 @@ _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
     events.ProcessesSeen: listing.on_processes_seen,
     events.HealthSampled: reports.on_sampled,
     events.JournalRead: reports.on_journal_read,
+    events.SuccessorChecked: upgrade.on_checked,
+    events.SuccessionFailed: upgrade.on_succession_failed,
+    events.HandedOver: upgrade.on_handed_over,
     events.ClientGone: requests.on_client_gone,
     events.ShutdownSignalled: lambda fleet, event, now: endings.begin_shutdown(fleet, None, now),
 }
+
+_REQUESTS = (events.StartRequested, events.Requested)
 
 
 class Core:
@@ -65,14 +70,22 @@ class Core:
         fleet = self.fleet
         if isinstance(event, events.DeadlineReached):
             self._pass_time(now)
+        elif isinstance(event, _REQUESTS) and upgrade.is_held(fleet, event):
+            fleet.held.append(event)
         else:
-            if isinstance(event, events.StartRequested | events.Requested):
+            if isinstance(event, _REQUESTS):
                 fleet.touched_at = now
             _DECISIONS[type(event)](fleet, event, now)
+        self._take_up_deferred(now)
+        upgrade.settle(fleet, now)
+        self._take_up_deferred(now)
+        return fleet.take_actions()
+
+    def _take_up_deferred(self, now: float) -> None:
+        fleet = self.fleet
         while fleet.again:
             deferred = fleet.again.pop(0)
             _DECISIONS[type(deferred)](fleet, deferred, now)
-        return fleet.take_actions()
 
     @property
     def is_shutting_down(self) -> bool:
@@ -89,6 +102,8 @@ class Core:
         due = [each.deadline for each in fleet.records.values() if each.deadline is not None]
         due += [each.deadline for each in fleet.listings]
         due += [each.deadline for each in fleet.interrupts.values()]
+        if (settles_at := upgrade.next_deadline(fleet)) is not None:
+            due.append(settles_at)
         if any(fleet.alive()):
             due.append(fleet.checked_at + fleet.settings.health_interval_seconds)
         if self._may_idle():
@@ -114,6 +129,7 @@ class Core:
         return (
             not fleet.welcome.service
             and not fleet.is_exiting
+            and fleet.upgrading is None
             and not fleet.watchers
             and not any(fleet.supervised())
         )

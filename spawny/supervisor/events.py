@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .. import control
 from .values import Busy, Caller, Identity, Interpreter, ProcessState, Sample
+
+if TYPE_CHECKING:
+    from .records import Record
 
 
 class Event:
@@ -187,6 +190,32 @@ class DeadlineReached(Event):
 @dataclass(frozen=True, slots=True)
 class ShutdownSignalled(Event):
     """Ctrl-C in the foreground: end everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessorChecked(Event):
+    """A trial of the next version is over; an empty `problem`: it can take over."""
+
+    version: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessionFailed(Event):
+    """The next version could not be executed after all."""
+
+    problem: str
+
+
+# --- from the version before, once at the start of a successor ------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver(Event):
+    """What the supervisor knew before it was upgraded, times included: its clock goes on."""
+
+    records: tuple[Record, ...]
+    answered: Mapping[str, control.Message]
 
 
 # --- from the journal, once at the start --------------------------------------------------------

@@ -21,6 +21,10 @@ from .values import Caller
 # How many ended daemons are remembered by name, so that a late question finds a reason.
 ENDED_KEPT = 50
 
+# Of requests that must not be carried out twice. A client asks again at once: these are far more
+# than are answered in the second of an upgrade.
+ANSWERS_KEPT = 256
+
 
 @dataclass(frozen=True, slots=True)
 class PendingListing:
@@ -37,6 +41,21 @@ class PendingInterrupt:
     caller: Caller
     name: str
     deadline: float
+    is_sent: bool = True  # else it waits for the link of a daemon that is being adopted
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrading:
+    """An upgrade under way: its trial, then (`is_draining`) the wait for what must not be lost."""
+
+    caller: Caller
+    python: str
+    python_path: str
+    deadline: float
+    version: str = ""
+    is_draining: bool = False
+    soft_until: float = 0.0
+    is_handed_over: bool = False
 
 
 class Fleet:
@@ -67,13 +86,28 @@ class Fleet:
         self.sampled_at = now
         self.checked_at = now
         self.again: list[StartRequested | Requested] = []  # deferred requests that are due
+        # Requests that must not be carried out twice: who waits for which, and what they were
+        # answered, by their tokens. `knows_earlier`: also of those before the last upgrade.
+        self.awaited: dict[Caller, str] = {}
+        self.answered: dict[str, control.Message] = {}
+        self.knows_earlier = False
+        self.upgrading: Upgrading | None = None
+        self.held: list[StartRequested | Requested] = []  # during an upgrade
         self._by_link: dict[int, str] = {}
         self._actions: list[actions.Action] = []
 
     # --- speaking -------------------------------------------------------------------------------
 
     def do(self, action: actions.Action) -> None:
+        if isinstance(action, actions.Reply) and not isinstance(action.message, control.Progress):
+            self._note_answer(action.caller, action.message)
         self._actions.append(action)
+
+    def _note_answer(self, caller: Caller, message: control.Message) -> None:
+        if token := self.awaited.pop(caller, ""):
+            self.answered[token] = message
+            if len(self.answered) > ANSWERS_KEPT:
+                del self.answered[next(iter(self.answered))]
 
     def take_actions(self) -> list[actions.Action]:
         taken, self._actions = self._actions, []
@@ -89,6 +123,11 @@ class Fleet:
         pid = record.identity.pid if record.identity else None
         watchers = tuple(self.watchers.values())
         self.do(actions.Publish(watchers, kind, record.name, detail, pid))
+
+    def announce(self, kind: str, detail: str) -> None:
+        """Publish what concerns the supervisor itself."""
+        watchers = tuple(self.watchers.values())
+        self.do(actions.Publish(watchers, kind, "", detail, self.welcome.pid))
 
     # --- knowing --------------------------------------------------------------------------------
 

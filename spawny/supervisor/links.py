@@ -53,11 +53,16 @@ class Links:
     Connections are told apart by a number that is never used again.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._listener = listen(path)
+    def __init__(self, path: Path, listener: socket.socket | None = None) -> None:
+        self._listener = listener or listen(path)
         self._connections: dict[int, _Connection] = {}
         self._numbers: dict[int, int] = {}  # by descriptor
         self._last_number = 0
+
+    @property
+    def listener(self) -> socket.socket:
+        """Where daemons connect."""
+        return self._listener
 
     def fds(self) -> Iterator[tuple[int, bool]]:
         """What to watch: a descriptor to read, and whether to write as well."""

@@ -16,6 +16,7 @@ from .journal import Journal
 from .links import Links
 from .processes import Processes
 from .sockets import ControlSocket, Outcome
+from .succession import Succession
 from .values import Caller
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class Performer:
         self._processes = processes
         self._journal = journal
         self._health = Health()
+        self.succession = Succession()
+        self.handover: actions.HandOver | None = None
         self.exit_reason: str | None = None
 
     def perform(self, action: actions.Action) -> list[events.Event]:
@@ -58,6 +61,8 @@ class Performer:
                 return [events.ProcessesSeen({k: v for k, v in seen.items() if v is not None})]
             case actions.SampleHealth(processes):
                 return [self._health.sample(processes)]
+            case actions.CheckSuccessor(python, python_path):
+                return [*self.succession.check(python, python_path)]
             case _:
                 self._perform_silently(action)
                 return []
@@ -93,6 +98,10 @@ class Performer:
                 logs.remove(self._paths.log_file(name))
             case actions.RotateLogs(names):
                 self._rotate(names)
+            case actions.AbandonCheck():
+                self.succession.abandon()
+            case actions.HandOver():
+                self.handover = action  # at the end of this turn
             case actions.Exit(reason):
                 self.exit_reason = reason
             case _:
@@ -108,7 +117,8 @@ class Performer:
     def _publish(self, action: actions.Publish) -> list[events.Event]:
         pid = f" (pid {action.pid})" if action.pid else ""
         detail = f": {action.detail}" if action.detail else ""
-        logger.info("daemon %r%s %s%s", action.name, pid, action.kind, detail)
+        whose = f"daemon {action.name!r}" if action.name else "the supervisor"
+        logger.info("%s%s %s%s", whose, pid, action.kind, detail)
         message = control.Event(action.kind, action.name, time.time(), action.detail, action.pid)
         return [event for watcher in action.watchers for event in self._send(watcher, message)]
 

@@ -22,6 +22,7 @@ from .events import (
 from .fleet import Fleet
 from .lifecycle import ALIVE, Input, State
 from .records import Cause, Life, Record
+from .requests import send_interrupts
 from .starts import launch, tell_waiters_started
 from .values import Identity
 
@@ -110,6 +111,7 @@ def _link_up(fleet: Fleet, record: Record, event: DaemonHello, now: float) -> No
     if record.state is not State.STOPPING:
         record = tell_waiters_started(fleet, record)
     listing.linked(fleet, record, now)
+    send_interrupts(fleet, record)
 
 
 def on_link_lost(fleet: Fleet, event: LinkLost, now: float) -> None:

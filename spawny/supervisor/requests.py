@@ -5,8 +5,10 @@ One rule: every request is answered exactly once, here or by what it sets in mot
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import control
-from . import actions, endings, listing, starts
+from . import actions, endings, listing, once, starts, upgrade
 from .events import ClientGone, Requested
 from .fleet import Fleet, PendingInterrupt
 from .lifecycle import ALIVE, State
@@ -19,6 +21,8 @@ INTERRUPT_SECONDS = 5.0
 
 def on_requested(fleet: Fleet, event: Requested, now: float) -> None:
     caller = event.caller
+    if isinstance(event.request, once.Once) and not once.admit(fleet, caller, event.request):
+        return
     match event.request:
         case control.Hello():
             fleet.reply(caller, fleet.welcome)
@@ -40,6 +44,8 @@ def on_requested(fleet: Fleet, event: Requested, now: float) -> None:
             fleet.reply(caller, control.Done("no longer watching"))
         case control.Shutdown():
             endings.begin_shutdown(fleet, caller, now)
+        case control.Upgrade():
+            upgrade.request(fleet, caller, event.request, now)
         case other:
             kind = type(other).__name__
             fleet.refuse(caller, "InvalidRequest", f"{kind} is not a request")
@@ -78,7 +84,7 @@ def _interrupt(fleet: Fleet, caller: Caller, name: str, now: float) -> None:
     record = fleet.records.get(name)
     if record is None:
         fleet.refuse_unknown(caller, name)
-    elif record.link is None:
+    elif record.link is None and not record.is_being_adopted:
         fleet.refuse(
             caller,
             "SupervisorUnavailable",
@@ -87,9 +93,19 @@ def _interrupt(fleet: Fleet, caller: Caller, name: str, now: float) -> None:
     else:
         fleet.interrupt_id += 1
         fleet.interrupts[fleet.interrupt_id] = PendingInterrupt(
-            caller, name, now + INTERRUPT_SECONDS
+            caller, name, now + INTERRUPT_SECONDS, is_sent=False
         )
-        fleet.do(actions.SendInterrupt(record.link, fleet.interrupt_id))
+        send_interrupts(fleet, record)
+
+
+def send_interrupts(fleet: Fleet, record: Record) -> None:
+    """What could not be sent for want of a link is sent now, if there is one."""
+    if record.link is None:
+        return
+    for number, pending in fleet.interrupts.items():
+        if pending.name == record.name and not pending.is_sent:
+            fleet.interrupts[number] = replace(pending, is_sent=True)
+            fleet.do(actions.SendInterrupt(record.link, number))
 
 
 def on_client_gone(fleet: Fleet, event: ClientGone, now: float) -> None:

@@ -25,13 +25,16 @@ from .. import __version__, control, settings
 from ..address import DAEMON_VARIABLE
 from ..errors import InterpreterNotFound, InvalidRequest, SpawnyError
 from ..paths import Paths, check_name, check_socket_path, locate, make_private
-from . import actions, adoption, events, interpreters, notify, singleton
+from . import actions, adoption, events, handover, interpreters, notify, singleton
 from .core import Core
+from .handover import Handover
 from .journal import Journal
+from .lifecycle import State
 from .links import Links
 from .perform import Performer
 from .processes import BOOT, Processes
 from .sockets import READABLE, WRITABLE, ControlSocket, Received, listen
+from .succession import execute
 from .values import Caller
 
 logger = logging.getLogger(__name__)
@@ -55,6 +58,9 @@ class Supervisor:
         is_service: Never ends for want of work.
         listener: The control plane's socket, when the service manager has bound it.
         boot: What daemons' interpreters are started with.
+        lock_fd: The lock that makes it the one supervisor; for its successor.
+        arguments: What its successor is to be started with.
+        before: What it has taken over, where it is a successor itself.
     """
 
     def __init__(
@@ -65,13 +71,23 @@ class Supervisor:
         is_service: bool,
         listener: socket.socket | None = None,
         boot: str = BOOT,
+        lock_fd: int,
+        arguments: Sequence[str] = (),
+        before: Handover | None = None,
     ) -> None:
         self._paths = paths
-        self._owns_socket = listener is None
+        self._lock_fd = lock_fd
+        self._arguments = arguments
+        self._before = before
+        self._owns_socket = listener is None if before is None else before.owns_socket
+        if before is not None:
+            listener = _inherited(before.control_fd)
         listener = listener or listen(paths.supervisor_socket)
         self._bound = os.stat(paths.supervisor_socket)
         self._clients = ControlSocket(listener, paths.supervisor_socket)
-        self._daemons = Links(paths.link_socket)
+        self._daemons = Links(
+            paths.link_socket, None if before is None else _inherited(before.link_fd)
+        )
         self._processes = Processes(paths, boot)
         self._journal = Journal(paths.journal)
         self._performer = Performer(
@@ -91,8 +107,16 @@ class Supervisor:
 
     def adopt(self) -> None:
         """Take up what an earlier supervisor left."""
-        living = set()
+        living, known = set(), set()
+        if self._before is not None:
+            logger.info("upgraded from spawny %s to %s", self._before.version, __version__)
+            records = self._before.records
+            known = {each.name for each in records if each.state is not State.ENDED}
+            living = {each.name for each in records if each.identity is not None}
+            self._feed(events.HandedOver(records, self._before.answered))
         for event in adoption.read_journal(self._journal, self._paths):
+            if event.request.name in known:
+                continue
             if event.identity is not None:
                 living.add(event.request.name)
             self._feed(event)
@@ -112,7 +136,25 @@ class Supervisor:
                     failures += 1
                     if failures == _HOPELESS_FAILURES:
                         raise
+                if self._performer.handover is not None:
+                    self._hand_over(self._performer.handover)
         return self._performer.exit_reason
+
+    def _hand_over(self, action: actions.HandOver) -> None:
+        """Become the next version; returns only if that fails."""
+        self._performer.handover = None
+        self._notifier.reloading()
+        fds = (self._lock_fd, self._clients.suspend().fileno(), self._daemons.listener.fileno())
+        try:
+            handover_fd = handover.write(fds, self._owns_socket, action.records, action.answered)
+            execute(action.python, action.python_path, self._arguments, handover_fd)
+        except OSError as error:
+            logger.exception("could not become the next version")
+            for fd in fds:
+                os.set_inheritable(fd, False)
+            self._clients.resume()
+            self._notifier.ready("serving")
+            self._feed(events.SuccessionFailed(str(error)))
 
     def close(self) -> None:
         """Leave nothing but the daemons and their journal."""
@@ -122,6 +164,7 @@ class Supervisor:
             if self._owns_socket:
                 self._paths.supervisor_socket.unlink(missing_ok=True)
             self._paths.link_socket.unlink(missing_ok=True)
+        self._performer.succession.abandon()
         self._daemons.close_all()
         self._clients.close()
 
@@ -133,11 +176,14 @@ class Supervisor:
         watched += [
             (fd, READABLE | WRITABLE if writes else READABLE) for fd, writes in self._daemons.fds()
         ]
+        watched += [(fd, READABLE) for fd in self._performer.succession.fds()]
         has_requests, ready = self._clients.wait(watched, self._patience())
         for fd, flags in ready.items():
             if fd == wakeup.fileno():
                 self._take_signals(wakeup)
             elif fd not in exits:
+                for checked in self._performer.succession.advance(fd):
+                    self._feed(checked)
                 for event in self._daemons.advance(fd, is_writable=bool(flags & WRITABLE)):
                     self._feed(event)
         # After the links: what a daemon said before it died comes first.
@@ -298,6 +344,13 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="write READY and a newline to this descriptor when serving, then close it",
     )
     parser.add_argument(
+        "--check",
+        action="store_true",
+        help="see whether it could serve, and print its version: what an upgrade does first",
+    )
+    # What it takes over, where it has taken the place of another version.
+    parser.add_argument("--handover-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
         "--log-level",
         default="info",
         choices=("debug", "info", "warning", "error"),
@@ -320,13 +373,20 @@ def main(arguments: Sequence[str] | None = None, *, boot: str = BOOT) -> int:
         stream=sys.stderr,
     )
     try:
-        return _serve(options, boot)
+        return _check(options) if options.check else _serve(options, boot)
     except singleton.AlreadyRunning as error:
         logger.error("%s", error)
         return EXIT_ALREADY_RUNNING
     except (SpawnyError, OSError, ValueError) as error:
         logger.error("%s", error)
         return 1
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Everything is imported by now; the figures are all else that could keep it from serving."""
+    _figures(locate(), options.idle_exit)
+    sys.stdout.write(f"{__version__}\n")
+    return 0
 
 
 def _serve(options: argparse.Namespace, boot: str) -> int:
@@ -336,11 +396,22 @@ def _serve(options: argparse.Namespace, boot: str) -> int:
         make_private(directory)
     for path in (paths.supervisor_socket, paths.link_socket):
         check_socket_path(path)
+    before = None if options.handover_fd is None else handover.read(options.handover_fd)
     with ExitStack() as stack:
         # Of the two sockets the one that no service manager ever holds open for us.
-        stack.enter_context(singleton.hold(paths.supervisor_lock, paths.link_socket))
+        held_fd = None if before is None else before.lock_fd
+        lock_fd = stack.enter_context(
+            singleton.hold(paths.supervisor_lock, paths.link_socket, held_fd=held_fd)
+        )
         supervisor = Supervisor(
-            paths, figures, is_service=options.service, listener=_passed_listener(paths), boot=boot
+            paths,
+            figures,
+            is_service=options.service,
+            listener=_passed_listener(paths) if before is None else None,
+            boot=boot,
+            lock_fd=lock_fd,
+            arguments=_successors(options),
+            before=before,
         )
         stack.callback(supervisor.close)
         supervisor.adopt()
@@ -350,6 +421,22 @@ def _serve(options: argparse.Namespace, boot: str) -> int:
         reason = supervisor.serve()
         logger.info("ending: %s", reason)
     return 0
+
+
+def _successors(options: argparse.Namespace) -> list[str]:
+    """The arguments of whoever takes over."""
+    arguments = ["--log-level", options.log_level]
+    if options.service:
+        arguments.append("--service")
+    if options.idle_exit is not None:
+        arguments += ["--idle-exit", str(options.idle_exit)]
+    return arguments
+
+
+def _inherited(fd: int) -> socket.socket:
+    listener = socket.socket(fileno=fd)
+    listener.setblocking(False)
+    return listener
 
 
 def _figures(paths: Paths, idle_exit: float | None) -> settings.Settings:

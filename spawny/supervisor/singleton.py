@@ -22,17 +22,25 @@ class AlreadyRunning(SpawnyError):
 
 
 @contextmanager
-def hold(lock: Path, serving: Path, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
-    """Be the one supervisor; only from the main thread.
+def hold(
+    lock: Path,
+    serving: Path,
+    patience_seconds: float = PATIENCE_SECONDS,
+    *,
+    held_fd: int | None = None,
+) -> Iterator[int]:
+    """Be the one supervisor, and give the lock's descriptor; only from the main thread.
+
+    `held_fd` is that of the version that has become this one: the lock goes with the open file.
 
     Raises `AlreadyRunning` when another one answers at the socket `serving`, or does not let go of
     the lock.
     """
-    fd = _acquire(lock, serving, patience_seconds)
+    fd = _acquire(lock, serving, patience_seconds) if held_fd is None else held_fd
     os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     try:
-        yield
+        yield fd
     finally:
         # Removed before it is freed: whoever waits for it notices that the file is not the one of
         # this path any more, and takes a new one. If it is not ours any more, it stays.

@@ -76,6 +76,12 @@ class ControlSocket:
     """A ROUTER on a listening socket that is bound already; it takes the socket over."""
 
     def __init__(self, listener: socket.socket, path: Path) -> None:
+        self._path = path
+        self._open(listener)
+
+    def _open(self, listener: socket.socket) -> None:
+        # What zmq gets, zmq closes; this one is for an upgrade.
+        self._kept = listener.dup()
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         # Left to itself, libzmq would unlink the path and bind it again, so that two servers could
@@ -87,7 +93,7 @@ class ControlSocket:
         self._router.setsockopt(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         self._router.setsockopt(zmq.MAXMSGSIZE, control.FRAME_LIMIT_BYTES)
         self._router.setsockopt(zmq.LINGER, _LINGER_MILLISECONDS)
-        self._router.bind(f"ipc://{path}")
+        self._router.bind(f"ipc://{self._path}")
 
     def wait(
         self, fds: Iterable[tuple[int, int]], seconds: float | None
@@ -139,5 +145,19 @@ class ControlSocket:
 
     def close(self) -> None:
         """Give the last answers a moment to leave, and close."""
+        self._close_connections()
+        self._kept.close()
+
+    def _close_connections(self) -> None:
         self._router.close()
         self._context.term()
+
+    def suspend(self) -> socket.socket:
+        """Close every connection, when the last answers have left; the listening socket, in whose
+        backlog clients wait."""
+        self._close_connections()
+        return self._kept
+
+    def resume(self) -> None:
+        """Serve again after `suspend`."""
+        self._open(self._kept)
