@@ -180,6 +180,16 @@ class Upgrade(Message):
     python_path: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Reload(Message):
+    """Read the configuration again: answered by `Reloaded`. `dry_run` only tells what would change.
+
+    Refused with all that is wrong with the file, where anything is; then nothing changes.
+    """
+
+    dry_run: bool = False
+
+
 # --- replies and reports, supervisor to client --------------------------------------------------
 
 
@@ -253,6 +263,13 @@ class Done(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Reloaded(Message):
+    """What changes, a line each; empty where nothing does."""
+
+    changes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Progress(Message):
     """A step of a long request; the answer is still to come."""
 
@@ -317,11 +334,13 @@ _MESSAGES: dict[str, type[Message]] = {
         UnwatchEvents,
         Shutdown,
         Upgrade,
+        Reload,
         Welcome,
         Started,
         DaemonStatus,
         Listing,
         Done,
+        Reloaded,
         Progress,
         Event,
         Refused,
@@ -330,7 +349,7 @@ _MESSAGES: dict[str, type[Message]] = {
 
 
 # The protocol that each request came with, where it was not the first.
-_SINCE: dict[str, int] = {"Upgrade": 2}
+_SINCE: dict[str, int] = {"Upgrade": 2, "Reload": 2, "Reloaded": 2}
 
 
 class MalformedMessage(ValueError):

@@ -29,7 +29,7 @@ class Definition:
 
     def digest(self) -> str:
         """The identity of a definition: equal definitions have equal digests."""
-        return hashlib.blake2b(self.payload(), digest_size=16).hexdigest()
+        return _digest(self.payload())
 
     def summary(self) -> str:
         """A few words for people, as shown by `spawny ps`."""
@@ -49,6 +49,10 @@ class ScriptDefinition(Definition):
 
     def payload(self) -> bytes:
         return _pack("script", self.script, self.filename)
+
+    def digest(self) -> str:
+        # A script is its text, whether or not somebody knows the file that it was in.
+        return _digest(_pack("script", self.script, None))
 
     def summary(self) -> str:
         if self.filename:
@@ -163,6 +167,10 @@ class ObjectDefinition(Definition):
 
     def summary(self) -> str:
         return f"object of {self.type_name}"
+
+
+def _digest(payload: bytes) -> str:
+    return hashlib.blake2b(payload, digest_size=16).hexdigest()
 
 
 def _pack(*fields: object) -> bytes:

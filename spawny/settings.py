@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from .errors import InvalidRequest
@@ -58,22 +56,6 @@ class Settings:
                 raise InvalidRequest(f"{each.name} must be {kind}, not {given!r}")
             if not given > 0:  # nor is NaN
                 raise InvalidRequest(f"{each.name} must be positive, not {given!r}")
-
-
-def load(path: Path) -> Settings:
-    """The settings of this config file; the defaults where there is none.
-
-    Raises `InvalidRequest` naming the file and the key.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("supervisor", {})
-        if not isinstance(table, dict):
-            raise InvalidRequest("[supervisor] must be a table")
-        return from_table(table)
-    except FileNotFoundError:
-        return Settings()
-    except ValueError as error:  # InvalidRequest, no TOML, or no UTF-8
-        raise InvalidRequest(f"{path}: {error}") from error
 
 
 def from_table(table: Mapping[str, Any]) -> Settings:

@@ -85,6 +85,13 @@ def test_daemons_outlive_the_supervisor() -> None:
     assert "RuntimeDirectory" not in unit
 
 
+def test_a_reload_is_the_signal_for_it() -> None:
+    """`systemctl reload` has a supervisor with --service read its configuration again."""
+    unit = parse(SERVICE)["Service"]
+    assert unit["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert unit["ExecStart"].endswith("--service")
+
+
 def test_the_service_installs_its_socket() -> None:
     """Enabling the service enables the socket that it gets its listener from."""
     unit = parse(SERVICE)

@@ -39,6 +39,8 @@ from ..control import (
     Message,
     Progress,
     Refused,
+    Reload,
+    Reloaded,
     RestartDaemon,
     Shutdown,
     StartDaemon,
@@ -258,6 +260,14 @@ class Supervisor:
                     f"the supervisor (pid {before.pid}) has not ended within {_END_SECONDS:g} s"
                 )
         ensure_supervisor(self._paths)
+
+    def reload(self, dry_run: bool = False) -> builtins.list[str]:
+        """Have the supervisor read its configuration again; what has changed, a line each.
+
+        `dry_run` only tells what would. Raises `InvalidRequest` with all that is wrong with the
+        file; then nothing changes.
+        """
+        return self._request(Reload(dry_run), Reloaded).changes
 
     def logs(self, name: str, follow: bool = False, lines: int | None = None) -> Iterator[str]:
         """The lines of a daemon's log, which outlives it; with `follow` also those to come.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import control
+from ..settings import Settings
 from .records import Record
 from .values import Caller, Identity, Interpreter
 
@@ -167,6 +168,13 @@ class RemoveLog(Action):
 @dataclass(frozen=True, slots=True)
 class RotateLogs(Action):
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UseSettings(Action):
+    """The figures have changed."""
+
+    settings: Settings
 
 
 # --- to the supervisor itself -------------------------------------------------------------------

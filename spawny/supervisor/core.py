@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import control
 from ..settings import Settings
-from . import actions, endings, events, listing, reports, requests, starts, upgrade
+from . import actions, configuration, endings, events, listing, reports, requests, starts, upgrade
 from .fleet import Fleet
 
 _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
@@ -36,6 +36,9 @@ _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
     events.SuccessorChecked: upgrade.on_checked,
     events.SuccessionFailed: upgrade.on_succession_failed,
     events.HandedOver: upgrade.on_handed_over,
+    events.Configured: configuration.on_configured,
+    events.ReloadRequested: configuration.on_reload,
+    events.DeclaredDue: configuration.on_due,
     events.ClientGone: requests.on_client_gone,
     events.ShutdownSignalled: lambda fleet, event, now: endings.begin_shutdown(fleet, None, now),
 }

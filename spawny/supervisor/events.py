@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from .. import control
+from ..settings import Settings
 from .values import Busy, Caller, Identity, Interpreter, ProcessState, Sample
 
 if TYPE_CHECKING:
@@ -51,6 +52,51 @@ class ClientGone(Event):
     """Nothing more can be sent to this client."""
 
     client: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A daemon of the configuration: what a client's request for it would be.
+
+    `interpreter` is None where it was not found, for the reason `problem`; `keys` is its table.
+    """
+
+    request: control.StartDaemon
+    interpreter: Interpreter | None
+    problem: str
+    autostart: bool
+    keys: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Configured(Event):
+    """The daemons that are declared at the start; `is_first`: not that of a successor."""
+
+    declared: Mapping[str, Declared]
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadRequested(Event):
+    """The configuration was read again, for a client or (None) on a signal; a `problem`: it
+    could not be."""
+
+    caller: Caller | None
+    dry_run: bool
+    settings: Settings
+    declared: Mapping[str, Declared]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredDue(Event):
+    """A declared daemon is to start, now that the one before has ended."""
+
+    name: str
+
+
+# What may have to wait for the end of a process.
+Deferrable = StartRequested | Requested | DeclaredDue
 
 
 # --- from daemons, over their links -------------------------------------------------------------

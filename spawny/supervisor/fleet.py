@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .. import control
 from ..settings import Settings
 from . import actions
-from .events import Requested, StartRequested
+from .events import Declared, Deferrable, Requested, StartRequested
 from .lifecycle import ALIVE, SUPERVISED, State
 from .policy import describe_exit
 from .records import Record
@@ -74,6 +74,7 @@ class Fleet:
         self.log_of = logs
         self.jitter = jitter
         self.records: dict[str, Record] = {}
+        self.declared: dict[str, Declared] = {}  # by the configuration
         self.ended: dict[str, Record] = {}  # the last of each name, oldest first
         self.watchers: dict[bytes, Caller] = {}
         self.listings: list[PendingListing] = []
@@ -85,7 +86,7 @@ class Fleet:
         self.touched_at = now  # when somebody last needed this supervisor
         self.sampled_at = now
         self.checked_at = now
-        self.again: list[StartRequested | Requested] = []  # deferred requests that are due
+        self.again: list[Deferrable] = []  # deferred requests that are due
         # Requests that must not be carried out twice: who waits for which, and what they were
         # answered, by their tokens. `knows_earlier`: also of those before the last upgrade.
         self.awaited: dict[Caller, str] = {}

@@ -98,6 +98,8 @@ class Performer:
                 logs.remove(self._paths.log_file(name))
             case actions.RotateLogs(names):
                 self._rotate(names)
+            case actions.UseSettings(settings):
+                self._settings = settings
             case actions.AbandonCheck():
                 self.succession.abandon()
             case actions.HandOver():

@@ -84,7 +84,7 @@ class Record:
     waiters: tuple[Waiter, ...] = ()
     stoppers: tuple[Caller, ...] = ()
     # Requests that only make sense once this process is gone; taken up again then.
-    deferred: tuple[events.StartRequested | events.Requested, ...] = ()
+    deferred: tuple[events.Deferrable, ...] = ()
 
     @property
     def name(self) -> str:

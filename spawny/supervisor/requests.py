@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import control
-from . import actions, endings, listing, once, starts, upgrade
+from . import actions, configuration, endings, listing, once, starts, upgrade
 from .events import ClientGone, Requested
 from .fleet import Fleet, PendingInterrupt
 from .lifecycle import ALIVE, State
@@ -27,7 +27,8 @@ def on_requested(fleet: Fleet, event: Requested, now: float) -> None:
         case control.Hello():
             fleet.reply(caller, fleet.welcome)
         case control.FindDaemon(name):
-            starts.find(fleet, event, name)
+            if name in fleet.records or not configuration.find(fleet, caller, name, now):
+                starts.find(fleet, event, name)
         case control.ListDaemons(name):
             listing.request(fleet, caller, name, now)
         case control.StopDaemon(name, reason):

@@ -15,9 +15,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -25,7 +24,7 @@ from .. import __version__, control, settings
 from ..address import DAEMON_VARIABLE
 from ..errors import InterpreterNotFound, InvalidRequest, SpawnyError
 from ..paths import Paths, check_name, check_socket_path, locate, make_private
-from . import actions, adoption, events, handover, interpreters, notify, singleton
+from . import actions, adoption, declared, events, handover, interpreters, notify, singleton
 from .core import Core
 from .handover import Handover
 from .journal import Journal
@@ -61,6 +60,7 @@ class Supervisor:
         lock_fd: The lock that makes it the one supervisor; for its successor.
         arguments: What its successor is to be started with.
         before: What it has taken over, where it is a successor itself.
+        idle_exit: What overrules the configuration.
     """
 
     def __init__(
@@ -74,7 +74,10 @@ class Supervisor:
         lock_fd: int,
         arguments: Sequence[str] = (),
         before: Handover | None = None,
+        idle_exit: float | None = None,
     ) -> None:
+        self._is_service = is_service
+        self._idle_exit = idle_exit
         self._paths = paths
         self._lock_fd = lock_fd
         self._arguments = arguments
@@ -121,6 +124,17 @@ class Supervisor:
                 living.add(event.request.name)
             self._feed(event)
         adoption.poke_daemons(self._paths, frozenset(living))
+
+    def configure(self, daemons: Mapping[str, events.Declared]) -> None:
+        """Know the daemons of the configuration, and start those that are to be; after `adopt`."""
+        self._feed(events.Configured(daemons, is_first=self._before is None))
+
+    def _reload(self, caller: Caller | None, dry_run: bool) -> None:
+        if not dry_run:
+            self._notifier.reloading()
+        self._feed(declared.reload(self._paths.config_file, self._idle_exit, caller, dry_run))
+        if not dry_run:
+            self._notifier.ready("serving")
 
     def serve(self) -> str:
         """Serve until there is a reason to end, and answer it."""
@@ -241,6 +255,8 @@ class Supervisor:
         caller, request = received.caller, received.message
         if isinstance(request, control.StartDaemon):
             self._feed(_look_up(caller, request))
+        elif isinstance(request, control.Reload):
+            self._reload(caller, request.dry_run)
         else:
             self._feed(events.Requested(caller, request))
 
@@ -280,6 +296,10 @@ class Supervisor:
             elif number == signal.SIGINT and not self._core.is_shutting_down:
                 logger.info("%s: ending every daemon; once more leaves them running", name)
                 self._feed(events.ShutdownSignalled())
+            elif number == signal.SIGHUP and self._is_service:
+                # Where there is a terminal, its end is that of the supervisor.
+                logger.info("%s: reading the configuration again", name)
+                self._reload(None, dry_run=False)
             else:
                 self._performer.exit_reason = f"{name}; the daemons run on"
 
@@ -322,6 +342,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         " script that needs one starts it, so that you seldom have to.",
         epilog="Ctrl-C ends every daemon, then the supervisor. SIGTERM and SIGHUP end the"
         " supervisor alone: the daemons serve on, and the next supervisor takes them up again."
+        " With --service SIGHUP reads the configuration again."
         " Exit codes: 0 ended as asked or for want of work, 1 an error, 2 wrong usage,"
         f" {EXIT_ALREADY_RUNNING} another supervisor serves already.",
     )
@@ -384,14 +405,14 @@ def main(arguments: Sequence[str] | None = None, *, boot: str = BOOT) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Everything is imported by now; the figures are all else that could keep it from serving."""
-    _figures(locate(), options.idle_exit)
+    declared.load(locate().config_file, options.idle_exit)
     sys.stdout.write(f"{__version__}\n")
     return 0
 
 
 def _serve(options: argparse.Namespace, boot: str) -> int:
     paths = locate()
-    figures = _figures(paths, options.idle_exit)
+    figures, daemons = declared.load(paths.config_file, options.idle_exit)
     for directory in (paths.runtime, paths.daemons, paths.journal, paths.state, paths.logs):
         make_private(directory)
     for path in (paths.supervisor_socket, paths.link_socket):
@@ -412,9 +433,11 @@ def _serve(options: argparse.Namespace, boot: str) -> int:
             lock_fd=lock_fd,
             arguments=_successors(options),
             before=before,
+            idle_exit=options.idle_exit,
         )
         stack.callback(supervisor.close)
         supervisor.adopt()
+        supervisor.configure(daemons)
         logger.info("serving at %s, pid %d", paths.supervisor_socket, os.getpid())
         if options.ready_fd is not None:
             _tell_ready(options.ready_fd)
@@ -437,11 +460,6 @@ def _inherited(fd: int) -> socket.socket:
     listener = socket.socket(fileno=fd)
     listener.setblocking(False)
     return listener
-
-
-def _figures(paths: Paths, idle_exit: float | None) -> settings.Settings:
-    figures = settings.load(paths.config_file)
-    return figures if idle_exit is None else replace(figures, idle_exit_seconds=idle_exit)
 
 
 def _passed_listener(paths: Paths) -> socket.socket | None:

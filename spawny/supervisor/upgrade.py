@@ -12,7 +12,14 @@ from dataclasses import replace
 
 from .. import control
 from . import actions, once
-from .events import Event, HandedOver, StartRequested, SuccessionFailed, SuccessorChecked
+from .events import (
+    DeclaredDue,
+    Event,
+    HandedOver,
+    StartRequested,
+    SuccessionFailed,
+    SuccessorChecked,
+)
 from .fleet import Fleet, Upgrading
 from .lifecycle import ALIVE, Input, State
 from .records import Record
@@ -72,7 +79,7 @@ def settle(fleet: Fleet, now: float) -> None:
             fleet.do(actions.AbandonCheck())
             slow = f"{upgrading.python} was not ready within {CHECK_SECONDS:g} s"
             _give_up(fleet, upgrading, slow)
-    elif not fleet.awaited and (now >= upgrading.soft_until or not _has_waiters(fleet)):
+    elif not _must_wait(fleet) and (now >= upgrading.soft_until or not _has_waiters(fleet)):
         _hand_over(fleet, upgrading)
     elif now >= upgrading.deadline:
         _give_up(
@@ -88,9 +95,17 @@ def next_deadline(fleet: Fleet) -> float | None:
     upgrading = fleet.upgrading
     if upgrading is None or upgrading.is_handed_over:
         return None
-    if upgrading.is_draining and not fleet.awaited:
+    if upgrading.is_draining and not _must_wait(fleet):
         return upgrading.soft_until
     return upgrading.deadline
+
+
+def _must_wait(fleet: Fleet) -> bool:
+    """Whether something is under way that would be lost."""
+    is_replaced = any(
+        isinstance(due, DeclaredDue) for each in fleet.records.values() for due in each.deferred
+    )
+    return bool(fleet.awaited) or is_replaced
 
 
 def _has_waiters(fleet: Fleet) -> bool:

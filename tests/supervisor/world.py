@@ -153,6 +153,24 @@ class World:
             self.tell(events.DeadlineReached())
         self.now = end
 
+    def configure(self, *declared: events.Declared, is_first: bool = True) -> None:
+        """The configuration at the start."""
+        daemons = {each.request.name: each for each in declared}
+        self.tell(events.Configured(daemons, is_first))
+
+    def reload(
+        self, *declared: events.Declared, settings: Settings = SETTINGS, dry_run: bool = False
+    ) -> list[str]:
+        """What changes by a configuration of these."""
+        self._last_request += 1
+        caller = Caller(b"reloader", self._last_request)
+        self.replies[caller] = []
+        daemons = {each.request.name: each for each in declared}
+        self.tell(events.ReloadRequested(caller, dry_run, settings, daemons))
+        answer = self.answer(caller)
+        assert isinstance(answer, control.Reloaded), answer
+        return answer.changes
+
     # --- actions out ----------------------------------------------------------------------------
 
     def _perform(self, action: actions.Action) -> Iterator[events.Event]:

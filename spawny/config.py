@@ -1,0 +1,239 @@
+"""`config.toml`: the supervisor's figures, and daemons that are declared.
+
+Everything that is wrong with a file is found at once, each with its line. Paths are relative to the
+file's folder. Scripts are read with the file, so that a configuration is a value.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tokenize
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .address import NAME_PATTERN
+from .definitions import ModuleDefinition, ScriptDefinition
+from .errors import InvalidRequest
+from .settings import Settings, from_table
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredDaemon:
+    """A `[daemons.NAME]`; `keys` is the table as it is written."""
+
+    name: str
+    keys: Mapping[str, Any]
+    definition: ScriptDefinition | ModuleDefinition
+    sys_path: tuple[str, ...]
+    cwd: str
+    python: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    idle_timeout: float | None = None
+    restart: str = "never"
+    preload: tuple[str, ...] = ()
+    start_timeout: float = 60.0
+    output: str = "forward"
+    autostart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a file says."""
+
+    settings: Settings = field(default_factory=Settings)
+    daemons: Mapping[str, DeclaredDaemon] = field(default_factory=dict)
+
+
+def load(path: Path) -> Config:
+    """The configuration of this file; the defaults where there is none.
+
+    Raises `InvalidRequest` with a line for everything that is wrong: file, line, key, and what is
+    allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+    except FileNotFoundError:
+        return Config()
+    except (OSError, ValueError) as error:  # no TOML, with its line; or no UTF-8
+        raise InvalidRequest(f"{path}: {error}") from error
+    reading = _Reading(path, text)
+    config = Config(_settings(reading, tables), _daemons(reading, tables))
+    if reading.problems:
+        raise InvalidRequest("\n".join(reading.problems))
+    return config
+
+
+def line_of(text: str, *keys: str) -> int:
+    """The line where the statement begins that first says something of this key; 1 for none.
+
+    The parser tells no positions. But lines up to a certain one either are a file of their own or
+    end within a statement; the key is new in the first such file that has it.
+    """
+    lines = text.splitlines(keepends=True)
+    begin = 0
+    for end in range(1, len(lines) + 1):
+        try:
+            found: Any = tomllib.loads("".join(lines[:end]))
+        except tomllib.TOMLDecodeError:
+            continue
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        if found is not None:
+            return begin + 1
+        begin = end
+    return 1
+
+
+class _Reading:
+    """One file, and what is wrong with it so far."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.folder = str(path.parent)
+        self.problems: list[str] = []
+        self._path = path
+        self._text = text
+
+    def object(self, problem: str, *keys: str) -> None:
+        """Note what is wrong at this key."""
+        self.problems.append(f"{self._path}:{line_of(self._text, *keys)}: {problem}")
+
+    def resolved(self, path: str) -> str:
+        return os.path.normpath(os.path.join(self.folder, os.path.expanduser(path)))
+
+
+def _settings(reading: _Reading, tables: Mapping[str, Any]) -> Settings:
+    table = tables.get("supervisor", {})
+    if not isinstance(table, dict):
+        reading.object("[supervisor] must be a table", "supervisor")
+        return Settings()
+    good = {}
+    for key, value in table.items():
+        try:
+            from_table({key: value})
+        except InvalidRequest as error:
+            reading.object(str(error), "supervisor", key)
+        else:
+            good[key] = value
+    return from_table(good)
+
+
+def _daemons(reading: _Reading, tables: Mapping[str, Any]) -> dict[str, DeclaredDaemon]:
+    daemons = tables.get("daemons", {})
+    if not isinstance(daemons, dict):
+        reading.object("daemons must be tables such as [daemons.NAME]", "daemons")
+        return {}
+    found = {}
+    for name, table in daemons.items():
+        before = len(reading.problems)
+        if not NAME_PATTERN.match(name):
+            reading.object(f"{name!r} cannot name a daemon", "daemons", name)
+        elif not isinstance(table, dict):
+            reading.object(f"[daemons.{name}] must be a table", "daemons", name)
+        else:
+            declared = _daemon(reading, name, table)
+            if declared is not None and len(reading.problems) == before:
+                found[name] = declared
+    return found
+
+
+def _daemon(reading: _Reading, name: str, table: Mapping[str, Any]) -> DeclaredDaemon | None:
+    for key, value in table.items():
+        if key not in _KEYS:
+            known = f"the keys are {', '.join(_KEYS)}"
+            reading.object(f"[daemons.{name}] has no key {key!r}; {known}", "daemons", name, key)
+        elif not _KEYS[key][0](value):
+            wrong = f"{key} must be {_KEYS[key][1]}, not {value!r}"
+            reading.object(f"[daemons.{name}] {wrong}", "daemons", name, key)
+            return None
+    if ("script" in table) == ("module" in table):
+        reading.object(f"[daemons.{name}] must have a script or a module", "daemons", name)
+        return None
+    if "module_path" in table and "script" in table:
+        alone = "has a module_path, which belongs to a module"
+        reading.object(f"[daemons.{name}] {alone}", "daemons", name, "module_path")
+        return None
+    cwd = reading.resolved(table.get("cwd", "~"))
+    definition, sys_path = _definition(reading, name, table, cwd)
+    if definition is None:
+        return None
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in table.items()
+        if key in _OPTIONS
+    }
+    return DeclaredDaemon(
+        name, dict(table), definition, (sys_path,), cwd, table.get("python"), **options
+    )
+
+
+def _definition(
+    reading: _Reading, name: str, table: Mapping[str, Any], cwd: str
+) -> tuple[ScriptDefinition | ModuleDefinition | None, str]:
+    """What it runs, and where that finds its modules: as `spawny run` has it."""
+    key = "script" if "script" in table else "module_path"
+    try:
+        if key == "script":
+            path = reading.resolved(table["script"])
+            with tokenize.open(path) as file:  # in the encoding that it declares
+                return ScriptDefinition(file.read(), path), os.path.dirname(path)
+        module_path = table.get("module_path")
+        if module_path is not None:
+            module_path = reading.resolved(module_path)
+        return ModuleDefinition(table["module"], module_path), cwd
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        wrong = f"{key} cannot be read: {reason}: {table.get(key)!r}"
+        reading.object(f"[daemons.{name}] {wrong}", "daemons", name, key)
+        return None, ""
+
+
+# --- what each key may be -------------------------------------------------------------------------
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_seconds(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and value >= 0 and math.isfinite(value)  # type: ignore[operator,arg-type]
+
+
+def _is_module(value: object) -> bool:
+    return isinstance(value, str) and all(map(str.isidentifier, value.split(".")))
+
+
+def _one_of(*choices: str) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value in choices), f"one of {', '.join(choices)}"
+
+
+_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "script": (_is_text, "the path of a script"),
+    "module": (_is_module, "the name of a module"),
+    "module_path": (_is_text, "the path of a module's file"),
+    "python": (_is_text, "a path, a venv directory or a version such as '3.9'"),
+    "cwd": (_is_text, "a directory"),
+    "env": (
+        lambda value: isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),
+        "a table of texts",
+    ),
+    "idle_timeout": (_is_seconds, "a number of seconds"),
+    "restart": _one_of("never", "on-failure", "always"),
+    "preload": (
+        lambda value: isinstance(value, list) and all(map(_is_module, value)),
+        "a list of modules' names",
+    ),
+    "start_timeout": (_is_seconds, "a number of seconds"),
+    "output": _one_of("forward", "log"),
+    "autostart": (lambda value: isinstance(value, bool), "true or false"),
+}
+
+# Those that are a field of `DeclaredDaemon` as they are.
+_OPTIONS = frozenset(
+    {"env", "idle_timeout", "restart", "preload", "start_timeout", "output", "autostart"}
+)

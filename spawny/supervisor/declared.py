@@ -1,0 +1,67 @@
+"""From a `[daemons.NAME]` to what a client's request would be, with its interpreter looked up."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from .. import config, control
+from ..errors import InterpreterNotFound, InvalidRequest
+from ..settings import Settings
+from . import interpreters
+from .events import Declared, ReloadRequested
+from .values import Caller
+
+
+def load(path: Path, idle_exit: float | None) -> tuple[Settings, dict[str, Declared]]:
+    """The figures and the declared daemons of a file; raises `InvalidRequest`."""
+    found = config.load(path)
+    figures = found.settings
+    if idle_exit is not None:
+        figures = replace(figures, idle_exit_seconds=idle_exit)
+    folder = str(path.parent)
+    return figures, {name: _declared(each, folder) for name, each in found.daemons.items()}
+
+
+def reload(
+    path: Path, idle_exit: float | None, caller: Caller | None, dry_run: bool
+) -> ReloadRequested:
+    """The same for a supervisor that runs; never raises."""
+    try:
+        figures, daemons = load(path, idle_exit)
+    except InvalidRequest as error:
+        return ReloadRequested(caller, dry_run, Settings(), {}, str(error))
+    return ReloadRequested(caller, dry_run, figures, daemons)
+
+
+def _declared(daemon: config.DeclaredDaemon, folder: str) -> Declared:
+    environ: Mapping[str, str] = {**os.environ, **daemon.env}
+    python = daemon.python or sys.executable
+    interpreter, problem = None, ""
+    try:
+        interpreter = interpreters.resolve(python, environ, folder)
+    except (InterpreterNotFound, ValueError) as error:
+        problem = str(error)
+    request = control.StartDaemon(
+        name=daemon.name,
+        token=secrets.token_hex(16),
+        digest=daemon.definition.digest(),
+        summary=daemon.definition.summary(),
+        python=python,
+        python_is_default=daemon.python is None,
+        caller_python=sys.executable,
+        environ=dict(environ),
+        cwd=daemon.cwd,
+        sys_path=list(daemon.sys_path),
+        idle_timeout=daemon.idle_timeout,
+        restart=daemon.restart,  # type: ignore[arg-type]  # checked when it was read
+        start_timeout=daemon.start_timeout,
+        output=daemon.output,  # type: ignore[arg-type]  # as well
+        preload=list(daemon.preload),
+        definition=daemon.definition.payload(),
+    )
+    return Declared(request, interpreter, problem, daemon.autostart, daemon.keys)

@@ -1,0 +1,140 @@
+"""Daemons that `config.toml` declares, and changes of it, as their users meet them."""
+
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import spawny
+from spawny import control
+from spawny.cli import main
+from spawny.paths import locate
+from tests.supervisor.site import Supervised
+
+SCRIPT = """
+import os
+foo = "here"
+colour = os.environ.get("COLOUR")
+def beside():
+    import neighbour
+    return neighbour.bar
+"""
+
+
+@pytest.fixture
+def config(home: Path) -> Path:
+    """The file, in a folder with a script and a module."""
+    folder = locate().config
+    folder.mkdir(parents=True)
+    (folder / "web.py").write_text(SCRIPT)
+    (folder / "neighbour.py").write_text("bar = 7")
+    return folder / "config.toml"
+
+
+DECLARED = """
+[daemons.web]
+script = "web.py"
+env = {COLOUR = "red"}
+"""
+
+
+def test_whoever_attaches_gets_a_declared_daemon(config: Path) -> None:
+    """Nobody has started it, nor a supervisor; later ones find the same, and a script of the same
+    text attaches to it."""
+    config.write_text(DECLARED)
+    web = spawny.attach("web")
+    assert (web.foo, web.colour, web.beside()) == ("here", "red", 7)
+    pid = spawny.daemon(web).pid
+    assert spawny.daemon(spawny.attach("web")).pid == pid
+    assert spawny.daemon(spawny.run_script(SCRIPT, name="web")).pid == pid
+    assert main(["run", str(config.parent / "web.py"), "--name", "web"]) == 0
+    spawny.connect().stop("web")
+
+
+def test_autostart_and_reload(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One is there with the supervisor; a change restarts it, its removal ends it."""
+    config.write_text(f"{DECLARED}autostart = true")
+    supervisor = spawny.connect()
+    pid = spawny.daemon(spawny.attach("web")).pid
+    config.write_text(DECLARED.replace("red", "blue") + "[supervisor]\nlog_files = 5\n")
+    told = "[supervisor] log_files: 3 -> 5\n[daemons.web] changed (autostart, env): restarts\n"
+    assert main(["reload", "--dry-run"]) == 0
+    assert capsys.readouterr().out == told
+    assert supervisor.status("web").pid == pid
+    events = supervisor.events()
+    assert main(["reload"]) == 0
+    assert capsys.readouterr().out == told
+    while (event := next(events)).kind != "ready":
+        pass
+    events.close()
+    assert event.name == "web"
+    assert spawny.attach("web").colour == "blue"
+    assert main(["reload"]) == 0
+    assert capsys.readouterr().out == "nothing has changed\n"
+    pid = supervisor.status("web").pid
+    config.unlink()
+    assert supervisor.reload()[1:] == ["[daemons.web] removed: stops"]
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], 30)
+    with pytest.raises(spawny.DaemonNotFound):
+        spawny.attach("web")
+
+
+def test_a_broken_file_changes_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`reload` and `config check` say the same of it."""
+    config.write_text(DECLARED)
+    spawny.attach("web")
+    config.write_text(DECLARED + "restart = 'maybe'\n")
+    wrong = f"spawny: {config}:5: [daemons.web] restart must be one of never, on-failure, always"
+    for command in (["reload"], ["reload", "--dry-run"], ["config", "check"]):
+        assert main(command) == 2
+        assert capsys.readouterr().err.startswith(wrong)
+    assert spawny.attach("web").foo == "here"
+    spawny.connect().stop("web")
+
+
+def test_a_check_needs_no_supervisor(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor does it start one; neither does a reload."""
+    assert main(["config", "check"]) == 0
+    assert main(["reload"]) == 0
+    config.write_text(DECLARED)
+    assert main(["config", "check"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{config}: there is none, and none is needed"
+    assert said[1].startswith("no supervisor runs")
+    assert said[2] == f"{config}: good, declares 1 daemon"
+    assert not locate().supervisor_socket.exists()
+
+
+@pytest.fixture
+def site(home: Path) -> Iterator[Supervised]:
+    site = Supervised(home)
+    yield site
+    site.close()
+
+
+def test_a_service_reloads_on_sighup(config: Path, site: Supervised) -> None:
+    """The service manager hears when it begins and when it is done; a broken file is logged."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(site.home / "notify"))
+        manager.settimeout(60)
+        told = iter(lambda: manager.recv(4096).decode(), None)
+        site.environ["NOTIFY_SOCKET"] = str(site.home / "notify")
+        service = site.start("--service", boot=None)
+        assert next(told).startswith("READY=1")
+        config.write_text(f"{DECLARED}autostart = true")
+        service.send_signal(signal.SIGHUP)
+        assert next(told).startswith("RELOADING=1")
+        assert next(told).startswith("READY=1")
+        with site.client() as client:
+            listing = client.ask(control.ListDaemons())
+            assert [each.name for each in listing.daemons] == ["web"]
+            config.write_text("nonsense")
+            service.send_signal(signal.SIGHUP)
+            assert next(told).startswith("RELOADING=1")
+            assert next(told).startswith("READY=1")
+            assert client.status("web").state in ("starting", "loading", "ready")
+            assert isinstance(client.ask(control.Shutdown()), control.Done)
+    assert f"reloaded: nothing: {config}:" in site.log_of(service)

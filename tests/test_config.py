@@ -1,0 +1,179 @@
+"""`config.toml`, and what is said of one that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from spawny import config
+from spawny.definitions import ModuleDefinition, ScriptDefinition
+from spawny.errors import InvalidRequest
+from spawny.settings import Settings
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def problems(path: Path, text: str) -> list[str]:
+    """What is said of it, without the path of the file."""
+    path.write_text(text, errors="surrogateescape")
+    with pytest.raises(InvalidRequest) as caught:
+        config.load(path)
+    lines = str(caught.value).splitlines()
+    assert all(each.startswith(f"{path}:") for each in lines)
+    return [each.removeprefix(f"{path}:") for each in lines]
+
+
+def test_without_a_file_the_defaults_hold(path: Path) -> None:
+    """A config file is nobody's duty."""
+    assert config.load(path) == config.Config(Settings(), {})
+
+
+def test_other_tables_are_not_ours(path: Path) -> None:
+    """They are somebody else's matter."""
+    path.write_text("[client]\ncolour = true\n[supervisor]\nlog_files = 5\n")
+    assert config.load(path) == config.Config(Settings(log_files=5), {})
+
+
+def test_a_declared_script(path: Path) -> None:
+    """It is the same as that of a client with its text; it finds the modules beside it."""
+    (path.parent / "web.py").write_text("foo = 1\n")
+    path.write_text("""
+[daemons.web]
+script = "web.py"
+python = "3.9"
+restart = "always"
+idle_timeout = 60
+start_timeout = 5.5
+preload = ["json", "os.path"]
+output = "log"
+cwd = "sub"
+env = {COLOUR = "red"}
+autostart = true
+""")
+    web = config.load(path).daemons["web"]
+    assert web.definition.digest() == ScriptDefinition("foo = 1\n").digest()
+    assert web.definition.summary() == "script web.py"
+    assert web.sys_path == (str(path.parent),)
+    assert web.cwd == str(path.parent / "sub")
+    assert (web.python, web.restart, web.idle_timeout, web.start_timeout) == (
+        "3.9",
+        "always",
+        60,
+        5.5,
+    )
+    assert (web.preload, web.output, web.env, web.autostart) == (
+        ("json", "os.path"),
+        "log",
+        {"COLOUR": "red"},
+        True,
+    )
+
+
+def test_a_declared_module(path: Path) -> None:
+    """By its name, or with the path of its file; its directory is the home's by default."""
+    (path.parent / "m.py").write_text("")
+    path.write_text(
+        '[daemons]\na.module = "json"\nb = {module = "m", module_path = "m.py", cwd = "/"}\n'
+    )
+    daemons = config.load(path).daemons
+    assert daemons["a"].definition == ModuleDefinition("json")
+    assert daemons["a"].cwd == str(Path.home())
+    assert daemons["b"].definition == ModuleDefinition("m", path.parent / "m.py")
+    assert daemons["b"].sys_path == ("/",)
+    assert daemons["b"].env == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[supervisor\n", " Expected"),
+        ("# \udcff\n", " 'utf-8' codec can't decode"),
+        ("supervisor = 3\n", "1: [supervisor] must be a table"),
+        ("\n[supervisor]\nlog_files = 1\nlog_file = 2\n", "4: [supervisor] has no key 'log_file'"),
+        ("[supervisor]\nlog_files = 'x'\n", "2: log_files must be a whole number, not 'x'"),
+        ("daemons = 3\n", "1: daemons must be tables such as [daemons.NAME]"),
+        ("[daemons]\nweb = 3\n", "2: [daemons.web] must be a table"),
+        ('[daemons."a b"]\n', "1: 'a b' cannot name a daemon"),
+        ("[daemons.web]\nrestart = 'never'\n", "1: [daemons.web] must have a script or a module"),
+        ("[daemons.web]\nmodule = 'a'\nscript = 'b'\n", "1: [daemons.web] must have a script or"),
+        (
+            "[daemons.web]\nscript = 'b'\nmodule_path = 'c'\n",
+            "3: [daemons.web] has a module_path, which belongs to a module",
+        ),
+        (
+            "[daemons.web]\nmodule = 'a'\nrestart = 'sometimes'\n",
+            "3: [daemons.web] restart must be one of never, on-failure, always, not 'sometimes'",
+        ),
+        (
+            "[daemons.web]\nmodule = 'a'\ncolour = 'red'\n",
+            "3: [daemons.web] has no key 'colour'; the keys are script, module,",
+        ),
+        ("[daemons.web]\nmodule = 'a b'\n", "2: [daemons.web] module must be the name of a module"),
+        ("[daemons.web]\nmodule = 'a'\nenv = {A = 1}\n", "3: [daemons.web] env must be a table of"),
+        ("[daemons.web]\nmodule = 'a'\nenv = 1\n", "3: [daemons.web] env must be a table of"),
+        ("[daemons.web]\nmodule = 'a'\npreload = 'b'\n", "3: [daemons.web] preload must be a list"),
+        ("[daemons.web]\nmodule = 'a'\nidle_timeout = -1\n", "3: [daemons.web] idle_timeout must"),
+        ("[daemons.web]\nmodule = 'a'\nidle_timeout = inf\n", "3: [daemons.web] idle_timeout must"),
+        ("[daemons.web]\nmodule = 'a'\nidle_timeout = true\n", "3: [daemons.web] idle_timeout mu"),
+        ("[daemons.web]\nmodule = 'a'\nautostart = 1\n", "3: [daemons.web] autostart must be true"),
+        ("[daemons.web]\nmodule = 'a'\npython = ''\n", "3: [daemons.web] python must be a path,"),
+        (
+            "[daemons.web]\nscript = 'gone.py'\n",
+            "2: [daemons.web] script cannot be read: No such file or directory: 'gone.py'",
+        ),
+        (
+            "[daemons.web]\nmodule = 'a'\nmodule_path = 'gone.py'\n",
+            "3: [daemons.web] module_path cannot be read: module 'a': there is no file",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(path: Path, text: str, complaint: str) -> None:
+    """File, line, key, what is wrong and what is allowed."""
+    (found,) = problems(path, text)
+    assert found.startswith(complaint)
+
+
+def test_everything_wrong_is_told_at_once(path: Path) -> None:
+    """One run, one list."""
+    text = "[supervisor]\nx = 1\nlog_files = 0\n[daemons.a]\nx = 1\n[daemons.b]\nmodule = 'json'\n"
+    assert [each[0] for each in problems(path, text)] == ["2", "3", "5", "4"]
+
+
+FILE = '''# one
+[a]
+text = """
+[b]
+key = 1
+"""
+list = [
+  1,
+
+  2,
+]
+
+# of c
+c.d.e = 5
+[a.f]
+[[g]]
+h = 1
+'''
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (("a",), 2),
+        (("a", "text"), 3),
+        (("a", "list"), 7),
+        (("a", "c", "d", "e"), 14),
+        (("a", "f"), 15),
+        (("g",), 16),
+        (("g", "h"), 1),
+        (("b",), 1),
+    ],
+)
+def test_the_line_of_a_key(keys: tuple[str, ...], line: int) -> None:
+    """Where its statement begins, whatever it looks like; the first for what is nowhere."""
+    assert config.line_of(FILE, *keys) == line
