@@ -221,8 +221,8 @@ class DaemonStatus(Message):
     `state` is one word for people: starting, loading, ready, busy, stopping, waiting (to be
     restarted), failed, stopped (by SIGSTOP), zombie (its main thread has ended, others go on),
     uninterruptible (in a wait of the kernel for over a second), unresponsive, unlinked; ended only
-    where it was asked for by name. `cpu_percent` is of one core. `reason` says why it is in that state, or why it last
-    ended; `exit_code` or `signal_name` how, where that is known.
+    where it was asked for by name. `cpu_percent` is of one core. `reason` says why it is in that
+    state, or why it last ended; `exit_code` or `signal_name` how, where that is known.
     """
 
     name: str

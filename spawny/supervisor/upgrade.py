@@ -166,5 +166,6 @@ def _take_up(fleet: Fleet, record: Record, now: float) -> None:
         if record.state is State.UNLINKED:
             record = record.changed(deadline=now + fleet.settings.adoption_seconds)
     elif record.state is State.SWEEPING and record.identity is not None:
-        fleet.do(actions.SweepSession(record.name, record.identity, "SIGTERM"))
+        mark = record.request.mark
+        fleet.do(actions.SweepSession(record.name, record.identity, "SIGTERM", mark))
     fleet.put(record)
