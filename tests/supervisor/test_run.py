@@ -541,12 +541,12 @@ def test_a_socket_at_another_place_is_refused(site: Supervised) -> None:
 
 
 def test_a_wrong_configuration_is_named(site: Supervised) -> None:
-    """File and key, no traceback."""
+    """File, line and key, no traceback."""
     site.configure(stop_grace=1)
     supervisor = site.launch()
     log = site.log_of(supervisor)
     assert supervisor.returncode == 1
-    assert f"{site.paths.config_file}: [supervisor] has no key 'stop_grace'" in log
+    assert f"{site.paths.config_file}:2: [supervisor] has no key 'stop_grace'" in log
     assert "Traceback" not in log
 
 
