@@ -49,7 +49,11 @@ def greet(guard, connection, protocol, *rest):
         guard.watch(connection)
         return
     guard.watch(connection)
-    _start_calls(guard, connection, is_attaching)
+    if guard.server.state == NEW:
+        # What STARTED says of the definition is not known yet: nothing would be taken for another.
+        guard.early.append((connection, is_attaching))
+    else:
+        start_calls(guard, connection, is_attaching)
 
 
 def _check(session_id, role, client_pid, pickle_protocol, parent_id):
@@ -67,7 +71,8 @@ def _check(session_id, role, client_pid, pickle_protocol, parent_id):
         raise wire.WireError("garbage in a hello")
 
 
-def _start_calls(guard, connection, is_attaching):
+def start_calls(guard, connection, is_attaching):
+    """What is said to a HELLO of a call connection, once a definition has come."""
     server = guard.server
     started = dict(
         describe_interpreter(),

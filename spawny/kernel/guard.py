@@ -18,7 +18,7 @@ import traceback
 
 from . import errands, wire
 from .forks import at_fork
-from .greeting import greet
+from .greeting import greet, start_calls
 from .listener import Listener
 from .phone import Phone
 from .server import LOADING, NEW
@@ -69,6 +69,7 @@ class Guard(threading.Thread):
         self._trim_at = None
         self._had_client = False
         self.definition = {}  # the header of `load`
+        self.early = []  # call connections that said hello before it came, as for `start_calls`
         self._end_at = time.monotonic() + ORPHAN_SECONDS
         self._end_reason = "no definition came"
         self._exit_at = None
@@ -332,6 +333,9 @@ class Guard(threading.Thread):
     def loading_began(self, header):
         """A definition came, of this header of `load`."""
         self.definition = header
+        for connection, is_attaching in self.early:
+            start_calls(self, connection, is_attaching)
+        self.early = []
         self._end_at = None
 
     def loading_ended(self, is_well):

@@ -319,6 +319,17 @@ def test_sigint_at_rest_is_nothing(daemon: Daemon) -> None:
         assert call(peer, "echo", 1) == 1
 
 
+def test_who_comes_before_the_definition_is_told_of_it(bare: Daemon) -> None:
+    """Not of none, which would be another than the one that was asked for."""
+    early = Peer(bare.call_path)
+    early.send(wire.HELLO, wire.PROTOCOL, "early", wire.ROLE_CALLS, 12345, 4, None, False)
+    bare.link.expect("clients")
+    bare.load(SCRIPT)
+    kind, started = early.answer()
+    assert (kind, started["digest"]) == (wire.STARTED, "d")
+    assert early.answer()[0] == wire.READY
+
+
 def test_failed_definition(bare: Daemon) -> None:
     """The link hears of it, a client that comes gets the exception, the exit code is 1."""
     bare.load("1 / 0")
