@@ -31,14 +31,27 @@ def test_a_look_at_this_process() -> None:
     assert look.children >= 1
 
 
-def test_processes_that_are_gone_are_left_out() -> None:
+def test_proc_and_psutil_tell_the_same() -> None:
+    """Whichever the system has."""
+    proc, portable = health.usage_from_proc(me()), health.usage_from_psutil(me())
+    assert proc and portable
+    assert proc.threads == portable.threads
+    assert abs(proc.fds - portable.fds) <= 1  # of the directory that is being listed
+    assert abs(proc.cpu_seconds - portable.cpu_seconds) < 1
+    assert abs(proc.rss_bytes - portable.rss_bytes) < 10_000_000
+
+
+@pytest.mark.parametrize("has_proc", [True, False])
+def test_processes_that_are_gone_are_left_out(has_proc: bool) -> None:
     """So are those whose pid is another's now."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     gone = proctable.identify(child.pid)
     child.wait()
     assert gone is not None
     other = replace(me(), start_ticks=1)
-    samples = Health().sample([("gone", gone), ("other", other), ("me", me())]).samples
+    samples = (
+        Health(has_proc=has_proc).sample([("gone", gone), ("other", other), ("me", me())]).samples
+    )
     assert set(samples) == {"me"}
 
 
