@@ -89,7 +89,7 @@ DECIDED := spawny/control.py,spawny/settings.py,spawny/kernel/link.py,spawny/ker
 	spawny/supervisor/core.py,spawny/supervisor/lifecycle.py,spawny/supervisor/policy.py,$\
 	spawny/supervisor/starts.py,spawny/supervisor/endings.py,spawny/supervisor/reports.py,$\
 	spawny/supervisor/requests.py,spawny/supervisor/listing.py,spawny/supervisor/fleet.py,$\
-	spawny/config.py,spawny/supervisor/configuration.py,spawny/supervisor/once.py,spawny/supervisor/upgrade.py,$\
+	spawny/config.py,spawny/supervisor/values.py,spawny/supervisor/configuration.py,spawny/supervisor/once.py,spawny/supervisor/upgrade.py,$\
 	spawny/supervisor/records.py,spawny/supervisor/events.py,spawny/supervisor/actions.py
 
 coverage: .venv/.dev  ## see that what is decided is tested in every branch
@@ -97,7 +97,7 @@ coverage: .venv/.dev  ## see that what is decided is tested in every branch
 		tests/supervisor/test_core.py tests/supervisor/test_core_properties.py \
 		tests/supervisor/test_lifecycle.py tests/supervisor/test_policy.py \
 		tests/supervisor/test_upgrade.py tests/supervisor/test_configuration.py \
-		tests/test_config.py \
+		tests/test_config.py tests/supervisor/test_values.py \
 		tests/test_control.py tests/test_settings.py \
 		tests/kernel/test_link_codec.py tests/kernel/test_wire.py
 	$(BIN)/python -m coverage report --include '$(DECIDED)' --fail-under 100 --show-missing

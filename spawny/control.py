@@ -246,6 +246,10 @@ class DaemonStatus(Message):
     log: str = ""
     exit_code: int | None = None
     signal_name: str | None = None
+    calls_failed: int = 0
+    call_p50_seconds: float | None = None
+    call_p90_seconds: float | None = None
+    call_p99_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +282,7 @@ class Progress(Message):
 
 @dataclass(frozen=True, slots=True)
 class Event(Message):
-    """Something that happened to a daemon: started, ready, failed, ended, restarting, adopted...
+    """Something that happened to a daemon: started, ready, died, ended and so on, see the docs.
 
     `time` is seconds since the epoch. What concerns the supervisor itself has an empty name.
     """

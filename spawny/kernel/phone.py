@@ -122,7 +122,8 @@ class Phone:
     def _on_ping(self, header, blob):
         running = self._server.calls.busy
         busy = running and running.describe(self._server.exports)
-        self._answer(header, "pong", busy=busy, **self._figures())
+        calls = self._server.calls.figures()
+        self._answer(header, "pong", busy=busy, figures=calls, **self._figures())
 
     def _on_stacks(self, header, blob):
         self._answer(header, "stacks", text=stacks())

@@ -84,6 +84,8 @@ def on_process_exited(fleet: Fleet, event: ProcessExited, now: float) -> None:
     how = describe_exit(event.exit_code, event.signal_name)
     if not life.reason and life.busy is not None:
         how += f" during call {life.busy.what}"
+    if record.state is not State.STOPPING:
+        fleet.publish("died", record, how)
     record = record.moved(Input.EXIT, link=None).lived(
         exit_code=event.exit_code,
         signal_name=event.signal_name,

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Literal
 
 from .. import control
 from ..settings import Settings
-from .values import Busy, Caller, Identity, Interpreter, ProcessState, Sample
+from .values import (
+    NO_CALLS,
+    Busy,
+    Caller,
+    CallFigures,
+    Identity,
+    Interpreter,
+    ProcessState,
+    Sample,
+)
 
 if TYPE_CHECKING:
     from .records import Record
@@ -148,6 +157,7 @@ class PongReceived(Event):
     clients: int
     calls: int
     busy: Busy | None
+    figures: CallFigures = NO_CALLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from ..kernel import link as codec
 from ..paths import NAME_PATTERN
 from . import events, interpreters, proctable
 from .sockets import listen
-from .values import Busy
+from .values import NO_CALLS, Busy, CallFigures
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,9 @@ KNOWN_PROTOCOLS = frozenset({1})
 
 # What daemons send is small, and cut by themselves; only what we send carries a blob.
 _BLOB_LIMIT_BYTES = 0
+
+# Of the fourth power of a time in seconds, the exponent: 2^32 s are more than any.
+_BUCKETS = 128
 
 # A daemon that does not read (it is stopped) is pinged once; what piles up beyond this much, a
 # definition apart, is somebody asking to interrupt it over and over.
@@ -232,7 +235,24 @@ def _parse_pong(link: int, header: dict[str, Any]) -> events.Event:
             _number(busy, "client_pid") if busy.get("client_pid") is not None else None,
             _seconds(busy),
         ),
+        figures=_figures(header.get("figures")),
     )
+
+
+def _figures(told: object) -> CallFigures:
+    if not isinstance(told, dict):
+        return NO_CALLS  # of an older daemon
+    durations = told.get("durations")
+    if not isinstance(durations, list):
+        raise codec.LinkError("a daemon's calls took no known time")
+    return CallFigures(_number(told, "failed"), tuple(map(_bucket, durations)))
+
+
+def _bucket(pair: object) -> tuple[int, int]:
+    match pair:
+        case [int(bucket), int(count)] if -_BUCKETS <= bucket <= _BUCKETS and count >= 0:
+            return bucket, count
+    raise codec.LinkError(f"{str(pair)[:80]!r} counts no calls")
 
 
 def _parse_interrupted(link: int, header: dict[str, Any]) -> events.Event:

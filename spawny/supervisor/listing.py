@@ -157,6 +157,10 @@ def status(fleet: Fleet, record: Record, now: float) -> control.DaemonStatus:
         log=fleet.log_of(record.name),
         exit_code=life.exit_code,
         signal_name=life.signal_name,
+        calls_failed=life.figures.failed,
+        call_p50_seconds=life.figures.seconds_of(0.5),
+        call_p90_seconds=life.figures.seconds_of(0.9),
+        call_p99_seconds=life.figures.seconds_of(0.99),
     )
 
 

@@ -9,7 +9,16 @@ from typing import Any
 from .. import control
 from . import events
 from .lifecycle import Input, State, advance
-from .values import Busy, Caller, Identity, Interpreter, ProcessState, Sample
+from .values import (
+    NO_CALLS,
+    Busy,
+    Caller,
+    CallFigures,
+    Identity,
+    Interpreter,
+    ProcessState,
+    Sample,
+)
 
 
 class Stage(IntEnum):
@@ -50,6 +59,7 @@ class Life:
     ready_at: float | None = None
     clients: int = 0
     calls: int = 0
+    figures: CallFigures = NO_CALLS
     busy: Busy | None = None
     pong_at: float | None = None
     pinged_at: float | None = None  # when the ping was sent that is still unanswered

@@ -160,6 +160,7 @@ def on_pong(fleet: Fleet, event: PongReceived, now: float) -> None:
             clients=event.clients,
             calls=event.calls,
             busy=event.busy,
+            figures=event.figures,
             pong_at=now,
             pinged_at=None,
         )

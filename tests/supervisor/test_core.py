@@ -11,7 +11,7 @@ from spawny.supervisor import actions, events
 from spawny.supervisor.fleet import ENDED_KEPT
 from spawny.supervisor.lifecycle import State
 from spawny.supervisor.records import Stage
-from spawny.supervisor.values import Busy, Caller, Identity
+from spawny.supervisor.values import Busy, Caller, CallFigures, Identity
 from tests.supervisor.world import (
     OTHER_PYTHON,
     PYTHON,
@@ -1103,3 +1103,33 @@ def test_a_daemon_without_a_journal_that_wants_its_definition(world: World) -> N
     link = world.hello(process, "new")
     assert actions.SendStop(link, "its definition is lost") in world.done
     assert not world.done_of(actions.SendLoad)
+
+
+# --- what watchers are told -----------------------------------------------------------------------
+
+
+def test_an_end_that_nobody_asked_for_is_told_as_such(world: World) -> None:
+    """Then what follows from it; one that was asked for is no death."""
+    world.exit(world.ready(), 3)
+    assert [kind for kind, _ in world.published] == ["started", "ready", "died", "ended"]
+    died = [each for each in world.done_of(actions.Publish) if each.kind == "died"]  # type: ignore[attr-defined]
+    assert [(each.detail, each.pid) for each in died] == [("exited with code 3", 101)]  # type: ignore[attr-defined]
+    world.published.clear()
+    process = world.ready(definition(token="t2"))
+    world.ask(control.StopDaemon("etl"))
+    world.exit(process, 0)
+    assert [kind for kind, _ in world.published] == ["started", "ready", "stopping", "ended"]
+
+
+def test_a_pong_brings_the_figures_of_calls(world: World) -> None:
+    """A status has them as percentiles."""
+    process = world.ready()
+    figures = CallFigures(4, ((-39, 90), (1, 10)))
+    assert process.link is not None
+    world.tell(events.PongReceived(process.link, 1, 100, None, figures))
+    status = world.status("etl")
+    assert (status.calls, status.calls_failed) == (100, 4)
+    assert (status.call_p50_seconds, status.call_p99_seconds) == (
+        figures.seconds_of(0.5),
+        figures.seconds_of(0.99),
+    )

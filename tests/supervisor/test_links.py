@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from spawny.kernel import link as codec
 from spawny.supervisor import events, links, proctable
 from spawny.supervisor.links import Links
-from spawny.supervisor.values import Busy
+from spawny.supervisor.values import Busy, CallFigures
 from tests.supervisor.world import definition
 
 HELLO: dict[str, Any] = {
@@ -80,6 +80,9 @@ def daemons(home: Path) -> Iterator[Daemons]:
     daemons.links.close_all()
 
 
+PONG = {"type": "pong", "clients": 0, "calls": 0, "busy": None}
+
+
 def test_only_the_owner_can_connect(daemons: Daemons) -> None:
     """The file's mode says so; whoever gets past it is asked for by uid."""
     assert stat.S_IMODE(daemons.path.stat().st_mode) == 0o600
@@ -127,6 +130,10 @@ def test_a_hello_becomes_an_event(daemons: Daemons) -> None:
             },
             events.PongReceived(1, 0, 0, Busy("its definition", None, 0.5)),
         ),
+        (
+            {**PONG, "figures": {"failed": 4, "durations": [[-3, 7], [2, 1]]}},
+            events.PongReceived(1, 0, 0, None, CallFigures(4, ((-3, 7), (2, 1)))),
+        ),
         ({"type": "interrupted", "id": 5, "done": True}, events.CallInterrupted(1, 5, True)),
         ({"type": "interrupted", "id": 5, "done": False}, events.CallInterrupted(1, 5, False)),
         ({"type": "ending", "reason": "idle"}, events.EndingAnnounced(1, "idle")),
@@ -162,6 +169,12 @@ def test_every_report_becomes_its_event(
         {"type": "pong", "clients": 0, "calls": 0, "busy": {"what": "x", "client_pid": "1"}},
         {"type": "pong", "clients": 0, "calls": 0, "busy": {"what": "x", "seconds": -1}},
         {"type": "pong", "clients": 0, "calls": 0, "busy": {"what": "x", "seconds": None}},
+        {**PONG, "figures": {"failed": 1}},
+        {**PONG, "figures": {"failed": -1, "durations": []}},
+        {**PONG, "figures": {"failed": 0, "durations": [[1]]}},
+        {**PONG, "figures": {"failed": 0, "durations": [[200, 1]]}},
+        {**PONG, "figures": {"failed": 0, "durations": [[1, -1]]}},
+        {**PONG, "figures": {"failed": 0, "durations": [["1", 1]]}},
         {"type": "interrupted", "id": None, "done": True},
         {"type": "ending"},
     ],

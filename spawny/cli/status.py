@@ -1,0 +1,97 @@
+"""`spawny status`: all about one daemon."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from . import reach, show
+from .exits import OK
+from .ps import STATE_COLOURS
+
+if TYPE_CHECKING:
+    from ..control import DaemonStatus
+
+
+def register(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "status",
+        help="show all about one daemon",
+        description="Show all about one daemon that runs or ran.",
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="for programs: an object")
+    parser.set_defaults(perform=perform)
+
+
+def perform(options: argparse.Namespace) -> int:
+    """Show it."""
+    found = reach.supervisor_of(options.name).status(options.name)
+    if options.json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        print("\n".join(f"{title:<9} {text}" for title, text in rows(found) if text))
+    return OK
+
+
+def rows(daemon: DaemonStatus) -> list[tuple[str, str]]:
+    """What is to be said of it, under which title; empty where there is nothing to say."""
+    is_there = daemon.pid is not None
+    state = show.paint(daemon.state, STATE_COLOURS.get(daemon.state, "dim"))
+    since = f", pid {daemon.pid}, for {show.duration(daemon.uptime_seconds)}" if is_there else ""
+    load = f"{show.size(daemon.rss_bytes)}, {daemon.cpu_percent:.0f} % of a core"
+    version = f" ({daemon.version})" if daemon.version else ""
+    return [
+        ("name", daemon.name),
+        ("state", state + since),
+        ("reason", daemon.reason),
+        ("ended", _end(daemon)),
+        ("what", daemon.summary),
+        ("busy", _busy(daemon)),
+        ("python", daemon.python + version),
+        ("memory", load if is_there else ""),
+        ("clients", str(daemon.clients) if is_there else ""),
+        ("calls", _calls(daemon)),
+        ("restarts", f"{daemon.restarts} (restart: {daemon.restart})"),
+        ("log", daemon.log),
+    ]
+
+
+def _end(daemon: DaemonStatus) -> str:
+    if daemon.signal_name is not None:
+        return f"killed by {daemon.signal_name}"
+    return "" if daemon.exit_code is None else f"exit code {daemon.exit_code}"
+
+
+def _busy(daemon: DaemonStatus) -> str:
+    if not daemon.busy_call:
+        return ""
+    caller = f", called by {daemon.busy_client_pid}" if daemon.busy_client_pid else ""
+    return f"{daemon.busy_call} for {show.duration(daemon.busy_seconds or 0.0)}{caller}"
+
+
+def _calls(daemon: DaemonStatus) -> str:
+    text = f"{daemon.calls}, of which {daemon.calls_failed} raised"
+    if daemon.call_p50_seconds is None:
+        return text
+    shares = (
+        f"{share} % within {_brief(seconds or 0.0)}"
+        for share, seconds in (
+            (50, daemon.call_p50_seconds),
+            (90, daemon.call_p90_seconds),
+            (99, daemon.call_p99_seconds),
+        )
+    )
+    return f"{text}; {', '.join(shares)}"
+
+
+def _brief(seconds: float) -> str:
+    """With the two digits that are known."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.2g} us" if seconds < 99.5e-6 else f"{seconds * 1e6:.0f} us"
+    if seconds < 1:
+        return f"{seconds * 1e3:.2g} ms" if seconds < 99.5e-3 else f"{seconds * 1e3:.0f} ms"
+    return show.duration(seconds)
