@@ -89,7 +89,8 @@ DECIDED := spawny/control.py,spawny/settings.py,spawny/kernel/link.py,spawny/ker
 	spawny/supervisor/core.py,spawny/supervisor/lifecycle.py,spawny/supervisor/policy.py,$\
 	spawny/supervisor/starts.py,spawny/supervisor/endings.py,spawny/supervisor/reports.py,$\
 	spawny/supervisor/requests.py,spawny/supervisor/listing.py,spawny/supervisor/fleet.py,$\
-	spawny/config.py,spawny/supervisor/values.py,spawny/supervisor/configuration.py,spawny/supervisor/once.py,spawny/supervisor/upgrade.py,$\
+	spawny/config.py,spawny/supervisor/values.py,spawny/supervisor/configuration.py,$\
+	spawny/supervisor/once.py,spawny/supervisor/upgrade.py,spawny/supervisor/explaining.py,$\
 	spawny/supervisor/records.py,spawny/supervisor/events.py,spawny/supervisor/actions.py
 
 coverage: .venv/.dev  ## see that what is decided is tested in every branch

@@ -91,6 +91,7 @@ class StartDaemon(Message):
     preload: list[str] = field(default_factory=list)
     is_named: bool = True
     kernel: str = ""
+    asked_by: str = ""
     definition: bytes = b""
 
     @property
@@ -120,13 +121,14 @@ class StopDaemon(Message):
 
     `token` identifies this one request, here and in the others that must not be carried out twice.
     It is sent `again` when the connection was lost: a supervisor that cannot know what became of it
-    refuses it then.
+    refuses it then. `asked_by` says who asks, for `ExplainDaemon`: a pid and a command.
     """
 
     name: str
     reason: str = "stop requested"
     token: str = ""
     again: bool = since(2, False)
+    asked_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class RestartDaemon(Message):
     name: str
     token: str = ""
     again: bool = since(2, False)
+    asked_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,20 @@ class InterruptDaemon(Message):
     name: str
     token: str = ""
     again: bool = since(2, False)
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainDaemon(Message):
+    """Why is it in its state, and how did it end last? Answered by `Explanation`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStacks(Message):
+    """What does each of its threads do? Answered by `Stacks`, without stopping it."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +183,7 @@ class Shutdown(Message):
 
     token: str = ""
     again: bool = since(2, False)
+    asked_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +278,46 @@ class Listing(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Ending(Message):
+    """How one process of a daemon ended.
+
+    `how` says it in words; `exit_code` or `signal_name` where that is known. `is_out_of_memory`:
+    most likely the system killed it for want of memory. `asked_by` is who asked for the end.
+    """
+
+    seconds_ago: float
+    uptime_seconds: float
+    pid: int | None
+    how: str
+    exit_code: int | None = None
+    signal_name: str | None = None
+    is_out_of_memory: bool = False
+    asked_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation(Message):
+    """Why a daemon is in its state, in a sentence, and how its last processes ended, the latest
+    first. `output` is the end of what the latest of these wrote, `log` the file that has all."""
+
+    name: str
+    state: str
+    why: str
+    endings: tuple[Ending, ...] = ()
+    output: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stacks(Message):
+    """The stack of each thread. Where the daemon could not answer, `problem` says why, and `text`
+    is what the system knows of its threads."""
+
+    text: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Done(Message):
     """It is done; `detail` says how, in words (`ended by SIGTERM after 5 s`)."""
 
@@ -334,6 +392,8 @@ _MESSAGES: dict[str, type[Message]] = {
         StopDaemon,
         RestartDaemon,
         InterruptDaemon,
+        ExplainDaemon,
+        DumpStacks,
         WatchEvents,
         UnwatchEvents,
         Shutdown,
@@ -343,6 +403,9 @@ _MESSAGES: dict[str, type[Message]] = {
         Started,
         DaemonStatus,
         Listing,
+        Ending,
+        Explanation,
+        Stacks,
         Done,
         Reloaded,
         Progress,
@@ -353,7 +416,13 @@ _MESSAGES: dict[str, type[Message]] = {
 
 
 # The protocol that each request came with, where it was not the first.
-_SINCE: dict[str, int] = {"Upgrade": 2, "Reload": 2, "Reloaded": 2}
+_SINCE: dict[str, int] = {
+    "Upgrade": 2,
+    "Reload": 2,
+    "Reloaded": 2,
+    "ExplainDaemon": 2,
+    "DumpStacks": 2,
+}
 
 
 class MalformedMessage(ValueError):

@@ -114,9 +114,7 @@ def test_every_link_message_is_described() -> None:
     to_daemon = re.search(r"_COMMANDS = \{(.*?)\}", kernel, re.DOTALL)
     assert to_daemon
     understood = set(re.findall(r'"(\w+)":', to_daemon[1])) | links._PARSERS.keys()
-    assert described >= understood
-    # What a daemon may be asked for and nobody asks for yet.
-    assert described - understood <= {"stacks"}
+    assert described == understood
 
 
 @pytest.mark.parametrize(

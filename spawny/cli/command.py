@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import DaemonNotFound, InvalidRequest, SupervisorUnavailable
-from . import config, events, lifecycle, logs, metrics, ps, run, status, supervisor, version
+from . import config, events, lifecycle, logs, metrics, ps, run, status, supervisor, version, why
 from .exits import FAILED, INTERRUPTED, NO_DAEMON, NO_SUPERVISOR, OK, USAGE
 
 _EPILOG = f"""\
@@ -74,6 +74,18 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--version", action="version", version=f"spawny {__version__}")
     commands = found.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (ps, status, run, lifecycle, logs, events, metrics, config, supervisor, version):
+    for module in (
+        ps,
+        status,
+        why,
+        run,
+        lifecycle,
+        logs,
+        events,
+        metrics,
+        config,
+        supervisor,
+        version,
+    ):
         module.register(commands)
     return found

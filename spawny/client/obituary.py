@@ -22,19 +22,8 @@ EXIT_SECONDS = 0.5
 # An error must not wait for a supervisor that is stopped, only to say a little more.
 PATIENCE_SECONDS = 1.0
 
-_LIVING = frozenset(
-    [
-        "starting",
-        "loading",
-        "ready",
-        "busy",
-        "unlinked",
-        "stopped",
-        "zombie",
-        "uninterruptible",
-        "unresponsive",
-    ]
-)
+_HALTED = ("stopped", "zombie", "uninterruptible", "unresponsive")
+_LIVING = ("starting", "loading", "ready", "busy", "unlinked", *_HALTED)
 
 
 def daemon_died(session: Session, operation: str) -> DaemonDied:

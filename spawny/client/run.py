@@ -125,7 +125,9 @@ def terminate(proxy: ObjectProxy) -> None:
     session = reference_of(proxy).session
     if session.gone is not None:
         return
-    end_daemon(session, "terminate_daemon() was called")
+    from .asker import asker
+
+    end_daemon(session, f"terminate_daemon() was called by {asker()}")
 
 
 def end_daemon(session: Session, reason: str) -> None:

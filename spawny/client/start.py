@@ -16,6 +16,7 @@ from ..control import StartDaemon
 from ..definitions import Definition
 from ..errors import CallTimeout, DaemonStartError, InvalidRequest
 from ..kernel import wire
+from .asker import asker
 from .channel import Channel
 from .ending import wait_gone
 from .launch import enter
@@ -80,6 +81,7 @@ def _request(definition: Definition, python: str | None, options: Options) -> St
         preload=list(options.get("preload", ())),
         is_named=name is not None,
         kernel=_KERNEL,
+        asked_by=asker(),
         definition=definition.payload(),
     )
 

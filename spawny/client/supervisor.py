@@ -28,8 +28,11 @@ from .. import __version__
 from ..control import (
     DaemonStatus,
     Done,
+    DumpStacks,
     Envelope,
     Event,
+    ExplainDaemon,
+    Explanation,
     FindDaemon,
     Hello,
     InterruptDaemon,
@@ -43,6 +46,7 @@ from ..control import (
     Reloaded,
     RestartDaemon,
     Shutdown,
+    Stacks,
     StartDaemon,
     Started,
     StopDaemon,
@@ -62,6 +66,7 @@ from ..errors import (
 )
 from ..paths import Paths, check_name, locate
 from . import follow as following
+from .asker import asker
 from .autostart import ensure_supervisor, is_socket_there, python_path, supervisor_listens
 from .ending import wait_gone
 
@@ -182,6 +187,16 @@ class Supervisor:
             raise DaemonNotFound(f"there is no daemon {name!r}; spawny ps lists those that run")
         return found[0]
 
+    def why(self, name: str) -> Explanation:
+        """Why a daemon is in its state, and how its last processes ended; raises
+        `DaemonNotFound` where none was."""
+        return self._request(ExplainDaemon(check_name(name)), Explanation)
+
+    def stacks(self, name: str) -> Stacks:
+        """What each thread of a daemon does, without stopping it. Where it does not answer within
+        3 seconds the `problem` says so. Raises `DaemonNotFound`."""
+        return self._request(DumpStacks(check_name(name)), Stacks)
+
     def attach(self, name: str) -> ObjectProxy:
         """The root proxy of a running daemon; raises `DaemonNotFound`."""
         from .launch import attach  # the whole call channel, which most requests never need
@@ -202,11 +217,13 @@ class Supervisor:
 
     def stop(self, name: str) -> str:
         """End a daemon and return how it ended, in words; raises `DaemonNotFound`."""
-        return self._act(StopDaemon(check_name(name)), Done, f"stopping daemon {name!r}").detail
+        request = StopDaemon(check_name(name), asked_by=asker())
+        return self._act(request, Done, f"stopping daemon {name!r}").detail
 
     def restart(self, name: str) -> Started:
         """End a daemon if it runs, and start it anew from its own definition."""
-        return self._act(RestartDaemon(check_name(name)), Started, f"restarting daemon {name!r}")
+        request = RestartDaemon(check_name(name), asked_by=asker())
+        return self._act(request, Started, f"restarting daemon {name!r}")
 
     def interrupt(self, name: str) -> bool:
         """Raise KeyboardInterrupt in the call that runs there; False where none does."""
@@ -215,7 +232,7 @@ class Supervisor:
 
     def shutdown(self, progress: Callable[[str], object] | None = None) -> None:
         """Stop every daemon, then the supervisor; `progress` hears of each step in words."""
-        self._act(Shutdown(), Done, "shutting down", progress)
+        self._act(Shutdown(asked_by=asker()), Done, "shutting down", progress)
 
     def upgrade(self) -> Welcome:
         """Have the supervisor become the one of this spawny and this interpreter, in place.

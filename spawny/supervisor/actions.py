@@ -23,14 +23,15 @@ class Action:
 class Reply(Action):
     """Send a message to whoever asked.
 
-    With `tail_of` the message is a `Refused` whose `output` the edge fills with the end of that
-    daemon's log, from `tail_offset` on.
+    With `tail_of` the message has an `output`, which the edge fills with the end of that daemon's
+    log, from `tail_offset` on, and before `tail_until`.
     """
 
     caller: Caller
     message: control.Message
     tail_of: str | None = None
     tail_offset: int = 0
+    tail_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Publish(Action):
 
 @dataclass(frozen=True, slots=True)
 class SendLoad(Action):
+    """Send the definition that was kept. Answered by `DefinitionLost` where it cannot be read."""
+
     link: int
     request: control.StartDaemon
 
@@ -62,6 +65,14 @@ class PingDaemon(Action):
 class SendInterrupt(Action):
     link: int
     interrupt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendStacks(Action):
+    """Ask for the stacks of its threads. Answered by `StacksDumped`, or not."""
+
+    link: int
+    dump_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +143,15 @@ class SampleHealth(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class DescribeThreads(Action):
+    """Tell a client what the system knows of the threads of a daemon that does not answer."""
+
+    caller: Caller
+    identity: Identity
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class GlanceAtProcesses(Action):
     """See what these processes do, which costs little. Answered by `ProcessesSeen`."""
 
@@ -142,8 +162,22 @@ class GlanceAtProcesses(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class KeepDefinition(Action):
+    """Keep the definition until it is sent, and for restarts. Answered by `JournalTried`."""
+
+    request: control.StartDaemon
+
+
+@dataclass(frozen=True, slots=True)
 class WriteJournal(Action):
+    """Answered by `JournalTried`."""
+
     record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class RetryJournal(Action):
+    """Write what could not be written before. Answered by `JournalTried`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ def read_journal(journal: Journal, paths: Paths) -> Iterator[JournalRead]:
             restarts=entry.restarts,
             reason=entry.reason,
             identity=identity,
+            endings=entry.endings,
             age_seconds=proctable.age_seconds(identity) if identity else 0.0,
             # A daemon that ends as it should removes its socket.
             crashed=os.path.lexists(paths.call_socket(entry.request.name)),

@@ -13,8 +13,7 @@ from .. import control
 from . import actions, endings, starts
 from .events import Configured, Declared, DeclaredDue, ReloadRequested
 from .fleet import Fleet
-from .lifecycle import State
-from .records import Life, Record, Waiter
+from .records import Waiter
 from .values import Caller
 
 
@@ -65,7 +64,7 @@ def _start(fleet: Fleet, declared: Declared, now: float, waiters: tuple[Waiter, 
     if declared.interpreter is None:
         fleet.announce("failed", f"daemon {name!r} of the configuration: {declared.problem}")
         return
-    fresh = Record(declared.request, declared.interpreter, State.ENDED, Life(began_at=now))
+    fresh = starts.begin(fleet, declared.request, declared.interpreter, now)
     starts.launch(fleet, fresh, now, waiters=waiters)
     if not waiters:
         # Nobody is told that it did not come up: the restart policy decides, as after a death.

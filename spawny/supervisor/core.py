@@ -26,12 +26,15 @@ _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
     events.ClientsChanged: reports.on_clients_changed,
     events.PongReceived: reports.on_pong,
     events.CallInterrupted: reports.on_interrupted,
+    events.StacksDumped: reports.on_stacks,
     events.EndingAnnounced: reports.on_ending,
     events.LinkLost: reports.on_link_lost,
     events.ProcessExited: endings.on_process_exited,
     events.SessionSwept: endings.on_session_swept,
     events.ProcessesSeen: listing.on_processes_seen,
     events.HealthSampled: reports.on_sampled,
+    events.JournalTried: reports.on_journal_tried,
+    events.DefinitionLost: reports.on_definition_lost,
     events.JournalRead: reports.on_journal_read,
     events.SuccessorChecked: upgrade.on_checked,
     events.SuccessionFailed: upgrade.on_succession_failed,
@@ -107,7 +110,8 @@ class Core:
         due += [each.deadline for each in fleet.interrupts.values()]
         if (settles_at := upgrade.next_deadline(fleet)) is not None:
             due.append(settles_at)
-        if any(fleet.alive()):
+        due += [each.deadline for each in fleet.dumps.values()]
+        if any(fleet.alive()) or fleet.journal_problem:
             due.append(fleet.checked_at + fleet.settings.health_interval_seconds)
         if self._may_idle():
             due.append(fleet.touched_at + fleet.settings.idle_exit_seconds)
@@ -120,6 +124,7 @@ class Core:
                 reports.on_deadline(fleet, fleet.records[name], now)
         listing.settle(fleet, None, now)
         requests.expire_interrupts(fleet, now)
+        requests.expire_dumps(fleet, now)
         if now >= fleet.checked_at + fleet.settings.health_interval_seconds:
             listing.check_health(fleet, now)
         if self._may_idle() and now >= fleet.touched_at + fleet.settings.idle_exit_seconds:

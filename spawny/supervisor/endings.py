@@ -10,6 +10,7 @@ from typing import Literal
 from .. import control
 from . import actions
 from .events import ProcessExited, SessionSwept
+from .explaining import with_ending
 from .fleet import Fleet
 from .lifecycle import ALIVE, Input, State
 from .policy import after_death, backoff_seconds, describe_exit, is_to_give_up, is_to_restart
@@ -17,9 +18,17 @@ from .records import Cause, Record, Stage
 from .values import Caller
 
 
-def stop(fleet: Fleet, name: str, now: float, reason: str, cause: Cause = Cause.DECIDED) -> None:
+def stop(
+    fleet: Fleet,
+    name: str,
+    now: float,
+    reason: str,
+    cause: Cause = Cause.DECIDED,
+    asked_by: str = "",
+) -> None:
     """Begin to end a daemon; no matter when it has begun already."""
     record = fleet.records[name]
+    record = record.lived(asked_by=record.life.asked_by or asked_by)
     if record.state in (State.WAITING, State.FAILED):
         close(fleet, record.lived(cause=cause, reason=reason, stop_at=None), now)
     elif record.state in (State.STOPPING, State.SWEEPING):
@@ -81,12 +90,14 @@ def on_process_exited(fleet: Fleet, event: ProcessExited, now: float) -> None:
     if record.link is not None:
         fleet.do(actions.CloseLink(record.link))
     life = record.life
-    how = describe_exit(event.exit_code, event.signal_name)
+    is_out_of_memory = event.is_out_of_memory and life.stage < Stage.SIGKILL
+    how = describe_exit(event.exit_code, event.signal_name, is_out_of_memory)
     if not life.reason and life.busy is not None:
         how += f" during call {life.busy.what}"
     if record.state is not State.STOPPING:
         fleet.publish("died", record, how)
     record = record.moved(Input.EXIT, link=None).lived(
+        is_out_of_memory=is_out_of_memory,
         exit_code=event.exit_code,
         signal_name=event.signal_name,
         reason=life.reason or how,
@@ -134,15 +145,20 @@ def sweep_harder(fleet: Fleet, record: Record, now: float) -> None:
 def close(fleet: Fleet, record: Record, now: float) -> None:
     """Nothing of the process is left: tell who waits, and see whether it comes back."""
     _answer(fleet, record, now)
+    if record.state not in (State.WAITING, State.FAILED):
+        record = with_ending(record, now)
     deferred = record.deferred
     record = record.changed(
         deadline=None, waiters=(), stoppers=(), deferred=(), identity=None, link=None
     )
     if fleet.shutting_down or not is_to_restart(record):
         fleet.publish("ended", fleet.put(record.moved(Input.CLOSE)), record.life.reason)
-        fleet.do(actions.DropJournal(record.name))
         if record.life.cause is Cause.DECIDED and not record.request.is_named:
+            # Nobody can ask for it by its name.
+            fleet.do(actions.DropJournal(record.name))
             fleet.do(actions.RemoveLog(record.name))
+        else:
+            fleet.do(actions.WriteJournal(fleet.ended[record.name]))
     else:
         _retry_or_give_up(fleet, after_death(record, now, fleet.settings), now)
     fleet.touched_at = now
@@ -189,13 +205,13 @@ def _how_it_ended(record: Record, now: float) -> str:
     return f"ended{means} after {now - life.stop_at:.1f} s"
 
 
-def begin_shutdown(fleet: Fleet, caller: Caller | None, now: float) -> None:
+def begin_shutdown(fleet: Fleet, caller: Caller | None, now: float, asked_by: str = "") -> None:
     """End every daemon, at once; `finish_shutdown` follows when the last is gone."""
     if caller is not None:
         fleet.shutdown_callers.append(caller)
     fleet.shutting_down = True
     for name in list(fleet.records):
-        stop(fleet, name, now, "shutdown")
+        stop(fleet, name, now, "shutdown", asked_by=asked_by)
     finish_shutdown(fleet)
 
 

@@ -17,6 +17,7 @@ from .values import (
     Busy,
     Caller,
     CallFigures,
+    Ending,
     Identity,
     Interpreter,
     ProcessState,
@@ -170,6 +171,15 @@ class CallInterrupted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StacksDumped(Event):
+    """The answer to `SendStacks`."""
+
+    link: int
+    dump_id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndingAnnounced(Event):
     """The daemon has decided to end."""
 
@@ -207,12 +217,16 @@ class SpawnFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ProcessExited(Event):
-    """The process is gone. Both None: it was no child of ours, so that nobody told us how."""
+    """The process is gone. Both None: it was no child of ours, so that nobody told us how.
+
+    `is_out_of_memory`: the system killed processes for want of memory, most likely this one.
+    """
 
     name: str
     identity: Identity
     exit_code: int | None
     signal_name: str | None
+    is_out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +288,25 @@ class HandedOver(Event):
     answered: Mapping[str, control.Message]
 
 
+# --- from the journal ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JournalTried(Event):
+    """Something was written, or could not be: `problem` says why, and it will be tried again."""
+
+    name: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionLost(Event):
+    """A daemon's definition cannot be read any more."""
+
+    link: int
+    problem: str
+
+
 # --- from the journal, once at the start --------------------------------------------------------
 
 
@@ -288,10 +321,11 @@ class JournalRead(Event):
 
     request: control.StartDaemon
     interpreter: Interpreter
-    state: Literal["running", "waiting", "failed"]
+    state: Literal["running", "waiting", "failed", "ended"]
     restarts: int
     reason: str
     identity: Identity | None
     age_seconds: float
     crashed: bool
     left: Identity | None = None
+    endings: tuple[Ending, ...] = ()

@@ -34,6 +34,7 @@ class PendingListing:
     name: str | None
     awaited: frozenset[str]
     deadline: float
+    is_explained: bool = False  # the answer is an explanation
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,12 @@ class Fleet:
         self.watchers: dict[bytes, Caller] = {}
         self.listings: list[PendingListing] = []
         self.interrupts: dict[int, PendingInterrupt] = {}
+        self.dumps: dict[int, PendingInterrupt] = {}  # numbered as interrupts are
         self.interrupt_id = 0
         self.shutting_down = False
         self.shutdown_callers: list[Caller] = []
         self.is_exiting = False
+        self.journal_problem: str | None = None  # it was told, and is to be tried again
         self.touched_at = now  # when somebody last needed this supervisor
         self.sampled_at = now
         self.checked_at = now
@@ -125,10 +128,10 @@ class Fleet:
         watchers = tuple(self.watchers.values())
         self.do(actions.Publish(watchers, kind, record.name, detail, pid))
 
-    def announce(self, kind: str, detail: str) -> None:
+    def announce(self, kind: str, detail: str, name: str = "") -> None:
         """Publish what concerns the supervisor itself."""
         watchers = tuple(self.watchers.values())
-        self.do(actions.Publish(watchers, kind, "", detail, self.welcome.pid))
+        self.do(actions.Publish(watchers, kind, name, detail, self.welcome.pid))
 
     # --- knowing --------------------------------------------------------------------------------
 
@@ -144,7 +147,9 @@ class Fleet:
             self.ended.pop(record.name, None)
             self.ended[record.name] = record
             if len(self.ended) > ENDED_KEPT:
-                del self.ended[next(iter(self.ended))]
+                oldest = next(iter(self.ended))
+                del self.ended[oldest]
+                self.do(actions.DropJournal(oldest))
         else:
             self.ended.pop(record.name, None)
             self.records[record.name] = record

@@ -266,6 +266,9 @@ _PARSERS: dict[str, Callable[[int, dict[str, Any]], events.Event]] = {
     "clients": lambda link, header: events.ClientsChanged(link, _number(header, "clients")),
     "pong": _parse_pong,
     "interrupted": _parse_interrupted,
+    "stacks": lambda link, header: events.StacksDumped(
+        link, _number(header, "id"), _text(header, "text")
+    ),
     "ending": lambda link, header: events.EndingAnnounced(link, _text(header, "reason")),
 }
 

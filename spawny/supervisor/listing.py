@@ -7,8 +7,10 @@ looked up for each listing: one that is stopped cannot tell.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import control
-from . import actions
+from . import actions, explaining
 from .events import ProcessesSeen
 from .fleet import Fleet, PendingListing
 from .lifecycle import ALIVE, State
@@ -29,7 +31,9 @@ _DEAF_AFTER_SECONDS = 1.0
 _SAMPLE_AGE_SECONDS = 1.0
 
 
-def request(fleet: Fleet, caller: Caller, name: str | None, now: float) -> None:
+def request(
+    fleet: Fleet, caller: Caller, name: str | None, now: float, *, is_explained: bool = False
+) -> None:
     if name is not None and fleet.find(name) is None:
         fleet.refuse_unknown(caller, name)
         return
@@ -41,7 +45,7 @@ def request(fleet: Fleet, caller: Caller, name: str | None, now: float) -> None:
         sample(fleet, now)
     is_adopting = any(fleet.records[each].is_being_adopted for each in awaited)
     patience = _ADOPTION_SECONDS if is_adopting else PONG_SECONDS
-    fleet.listings.append(PendingListing(caller, name, awaited, now + patience))
+    fleet.listings.append(PendingListing(caller, name, awaited, now + patience, is_explained))
     if not glance(fleet):
         settle(fleet, None, now)
 
@@ -103,6 +107,8 @@ def check_health(fleet: Fleet, now: float) -> None:
     fleet.checked_at = now
     sample(fleet, now)
     glance(fleet)
+    if fleet.journal_problem:
+        fleet.do(actions.RetryJournal())
     names = []
     for record in fleet.alive():
         _ping(fleet, record, now)
@@ -117,7 +123,10 @@ def settle(fleet: Fleet, name: str | None, now: float) -> None:
     for each in pending:
         awaited = each.awaited - {name}
         if awaited and now < each.deadline:
-            fleet.listings.append(PendingListing(each.caller, each.name, awaited, each.deadline))
+            fleet.listings.append(replace(each, awaited=awaited))
+        elif each.is_explained:
+            assert each.name is not None
+            explaining.answer(fleet, each.caller, each.name, now)
         else:
             fleet.reply(each.caller, control.Listing(_statuses(fleet, each.name, now)))
 
@@ -167,7 +176,7 @@ def status(fleet: Fleet, record: Record, now: float) -> control.DaemonStatus:
 def _reason(record: Record, now: float, fleet: Fleet) -> str:
     life = record.life
     if life.reason and (life.exit_code is not None or life.signal_name is not None):
-        how = describe_exit(life.exit_code, life.signal_name)
+        how = describe_exit(life.exit_code, life.signal_name, life.is_out_of_memory)
         return life.reason if life.reason.startswith(how) else f"{life.reason}; {how}"
     if record.state is State.READY and life.pinged_at is not None:
         silent = now - life.pinged_at

@@ -56,15 +56,20 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 
 
-def tail(path: Path, offset: int = 0, limit_bytes: int = TAIL_BYTES) -> str:
-    """The end of a log, from `offset` at the earliest, in whole lines; empty without a log."""
+def tail(
+    path: Path, offset: int = 0, limit_bytes: int = TAIL_BYTES, *, until: int | None = None
+) -> str:
+    """The end of a log, or of the part before `until`, from `offset` at the earliest, in whole
+    lines; empty without a log."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
+            if until is not None and until <= size:  # it was not rotated since
+                size = until
             begin = offset if offset <= size else 0  # it was rotated since
             start = max(begin, size - limit_bytes)
             file.seek(start)
-            text = file.read(limit_bytes)
+            text = file.read(min(limit_bytes, size - start))
     except OSError:
         return ""
     if start > begin:

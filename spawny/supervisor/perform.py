@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import control
 from ..paths import Paths
 from ..settings import Settings
-from . import actions, events, links, logs, proctable
+from . import actions, events, links, logs, proctable, threads
 from .health import Health
 from .journal import Journal
 from .links import Links
@@ -57,8 +57,19 @@ class Performer:
             case actions.SweepSession(name, identity, signal, mark):
                 return [self._processes.sweep(name, identity, signal, mark)]
             case actions.GlanceAtProcesses(processes):
+                self._processes.memory.look(identity for _, identity in processes)
                 seen = {name: proctable.state(identity) for name, identity in processes}
                 return [events.ProcessesSeen({k: v for k, v in seen.items() if v is not None})]
+            case actions.SendLoad(link, request):
+                return self._load(link, request)
+            case actions.KeepDefinition(request):
+                return [events.JournalTried(request.name, self._journal.keep(request))]
+            case actions.WriteJournal(record):
+                return [events.JournalTried(record.name, self._journal.write(record))]
+            case actions.RetryJournal():
+                return [events.JournalTried("", self._journal.retry())]
+            case actions.DescribeThreads(caller, identity, problem):
+                return self._send(caller, control.Stacks(threads.describe(identity.pid), problem))
             case actions.SampleHealth(processes):
                 return [self._health.sample(processes)]
             case actions.CheckSuccessor(python, python_path):
@@ -70,12 +81,12 @@ class Performer:
     def _perform_silently(self, action: actions.Action) -> None:
         """Do what nothing comes of at once."""
         match action:
-            case actions.SendLoad(link, request):
-                self._daemons.send(link, links.load(request), request.definition)
             case actions.PingDaemon(link):
                 self._daemons.send(link, {"type": "ping", "id": 0})
             case actions.SendInterrupt(link, number):
                 self._daemons.send(link, {"type": "interrupt", "id": number, "call": None})
+            case actions.SendStacks(link, number):
+                self._daemons.send(link, {"type": "stacks", "id": number})
             case actions.SendStop(link, reason):
                 self._daemons.send(link, {"type": "stop", "reason": reason})
             case actions.CloseLink(link, reason):
@@ -88,8 +99,6 @@ class Performer:
                 self._processes.snapshot(identity, mark)
             case actions.SignalDaemon(identity, signal, mark):
                 self._processes.signal(identity, signal, mark)
-            case actions.WriteJournal(record):
-                self._journal.write(record)
             case actions.DropJournal(name):
                 self._journal.drop(name)
             case actions.RemoveCallSocket(name):
@@ -109,11 +118,21 @@ class Performer:
             case _:
                 raise TypeError(f"nobody performs {action!r}")
 
+    def _load(self, link: int, request: control.StartDaemon) -> list[events.Event]:
+        try:
+            definition = self._journal.definition(request)
+        except OSError as error:
+            return [events.DefinitionLost(link, str(error))]
+        self._daemons.send(link, links.load(request), definition)
+        return []
+
     def _reply(self, action: actions.Reply) -> list[events.Event]:
         message = action.message
-        if action.tail_of is not None and isinstance(message, control.Refused):
+        if action.tail_of is not None:
+            assert isinstance(message, control.Refused | control.Explanation)
             path = self._paths.log_file(action.tail_of)
-            message = replace(message, output=logs.tail(path, action.tail_offset))
+            output = logs.tail(path, action.tail_offset, until=action.tail_until)
+            message = replace(message, output=output)
         return self._send(action.caller, message)
 
     def _publish(self, action: actions.Publish) -> list[events.Event]:

@@ -76,8 +76,12 @@ def shown_state(record: Record, now: float, settings: Settings) -> str:
     return "unresponsive"
 
 
-def describe_exit(exit_code: int | None, signal_name: str | None) -> str:
+def describe_exit(
+    exit_code: int | None, signal_name: str | None, is_out_of_memory: bool = False
+) -> str:
     """How a process went, in words."""
+    if is_out_of_memory:
+        return f"killed by {signal_name}, most likely by the system for want of memory"
     if signal_name is not None:
         return f"killed by {signal_name}"
     if exit_code is not None:

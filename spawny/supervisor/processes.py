@@ -11,7 +11,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from signal import Signals
 
 from .. import control, kernel
@@ -20,6 +20,7 @@ from ..paths import Paths
 from . import interpreters, logs, proctable
 from .events import ChildSpawned, Event, ProcessExited, SessionSwept, SpawnFailed
 from .families import Families
+from .memory import OutOfMemory
 from .values import Identity, Interpreter
 
 BOOT = os.path.join(os.path.dirname(os.path.abspath(kernel.__file__ or "")), "boot.py")
@@ -67,6 +68,7 @@ class Processes:
         self._boot = boot
         self._has_pidfd = has_pidfd
         self._watched: dict[Identity, _Watched] = {}
+        self.memory = OutOfMemory()
         self._families = Families(has_pidfd=has_pidfd)
 
     # --- starting -------------------------------------------------------------------------------
@@ -124,6 +126,8 @@ class Processes:
             # It is gone: `exited` will find out, without a descriptor.
             with suppress(ProcessLookupError):
                 watched.pidfd = os.pidfd_open(watched.identity.pid)
+        if watched.leader is None:
+            self.memory.look([watched.identity])
         self._watched[watched.identity] = watched
 
     def exited(self) -> list[ProcessExited | SessionSwept]:
@@ -135,7 +139,10 @@ class Processes:
                 continue
             self._forget(watched)
             if watched.leader is None:
-                events.append(_exit_event(watched, code))
+                exited = _exit_event(watched, code)
+                is_starved = self.memory.has_killed(watched.identity)
+                is_killed = exited.signal_name == "SIGKILL"
+                events.append(replace(exited, is_out_of_memory=is_killed and is_starved))
             elif not any(each.leader == watched.leader for each in self._watched.values()):
                 self._families.forget(watched.leader)
                 events.append(SessionSwept(watched.name, watched.leader, 0))

@@ -19,6 +19,7 @@ from .values import Identity, ProcessState
 
 _HAS_PROC = os.path.isfile("/proc/self/stat")
 _MARK_BEGINS = b"\0" + DAEMON_VARIABLE.encode() + b"="
+_EMPTY_LOOKS = 20
 _PSUTIL_TICKS = 100  # psutil gives seconds; as precise as Linux's own ticks
 
 
@@ -159,7 +160,7 @@ def family(leader: Identity, mark: str) -> list[Identity]:
         children.setdefault(each.ppid, []).append(each)
         if each.is_zombie or each.pid == os.getpid() or each.start_ticks < leader.start_ticks:
             continue
-        marks[each.pid] = _mark_of(each.pid)
+        marks[each.pid] = _mark_of(each)
         is_near = is_its_own and leader.pid in (each.session, each.ppid)
         if is_near or (mark and marks[each.pid] == mark):
             found.append(each)
@@ -171,16 +172,25 @@ def family(leader: Identity, mark: str) -> list[Identity]:
     return [each.identity for each in members.values()]
 
 
-def _mark_of(pid: int) -> str | None:
+def _mark_of(process: Process) -> str | None:
     """Which daemon a process was begun under; None where it has no mark, or is not ours to read."""
+    if process.session == 0:
+        return None  # the kernel's own
     if not _HAS_PROC:
         try:
-            return psutil.Process(pid).environ().get(DAEMON_VARIABLE)
+            return psutil.Process(process.pid).environ().get(DAEMON_VARIABLE)
         except (psutil.Error, OSError):
             return None
+    data = b""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            _, is_there, rest = (b"\0" + file.read()).partition(_MARK_BEGINS)
+        # In the middle of an exec there is no environment, for some microseconds.
+        for _ in range(_EMPTY_LOOKS):
+            with open(f"/proc/{process.pid}/environ", "rb") as file:
+                data = file.read()
+            if data:
+                break
+            os.sched_yield()
     except OSError:
         return None
+    _, is_there, rest = (b"\0" + data).partition(_MARK_BEGINS)
     return os.fsdecode(rest.partition(b"\0")[0]) if is_there else None

@@ -14,6 +14,7 @@ from .values import (
     Busy,
     Caller,
     CallFigures,
+    Ending,
     Identity,
     Interpreter,
     ProcessState,
@@ -74,6 +75,8 @@ class Life:
     reason: str = ""
     exit_code: int | None = None
     signal_name: str | None = None
+    is_out_of_memory: bool = False
+    asked_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Record:
     restarts: int = 0
     failures: int = 0  # deaths in a row; sets the backoff
     deaths: tuple[float, ...] = ()
+    endings: tuple[Ending, ...] = ()  # of its last processes, the latest first
     waiters: tuple[Waiter, ...] = ()
     stoppers: tuple[Caller, ...] = ()
     # Requests that only make sense once this process is gone; taken up again then.

@@ -13,11 +13,14 @@ from .events import (
     DaemonHello,
     DefinitionFailed,
     DefinitionLoaded,
+    DefinitionLost,
     EndingAnnounced,
     HealthSampled,
     JournalRead,
+    JournalTried,
     LinkLost,
     PongReceived,
+    StacksDumped,
 )
 from .fleet import Fleet
 from .lifecycle import ALIVE, Input, State
@@ -177,6 +180,14 @@ def on_interrupted(fleet: Fleet, event: CallInterrupted, now: float) -> None:
     fleet.reply(pending.caller, control.Done("the call was interrupted" if event.done else ""))
 
 
+def on_stacks(fleet: Fleet, event: StacksDumped, now: float) -> None:
+    record = fleet.linked(event.link)
+    pending = fleet.dumps.get(event.dump_id)
+    if record is not None and pending is not None and pending.name == record.name:
+        del fleet.dumps[event.dump_id]
+        fleet.reply(pending.caller, control.Stacks(event.text))
+
+
 def on_sampled(fleet: Fleet, event: HealthSampled, now: float) -> None:
     for name, sample in event.samples.items():
         record = fleet.records.get(name)
@@ -184,11 +195,36 @@ def on_sampled(fleet: Fleet, event: HealthSampled, now: float) -> None:
             fleet.put(record.lived(sample=sample))
 
 
+def on_journal_tried(fleet: Fleet, event: JournalTried, now: float) -> None:
+    """Say once that it cannot be written, and once that all of it is."""
+    if event.problem is not None and fleet.journal_problem is None:
+        fleet.journal_problem = event.problem
+        detail = f"{event.problem}; it is tried again, and until then a new supervisor knows less"
+        fleet.announce("journal", detail, event.name)
+    elif event.problem is None and not event.name and fleet.journal_problem is not None:
+        fleet.journal_problem = None
+        fleet.announce("journal", "everything is written again")
+
+
+def on_definition_lost(fleet: Fleet, event: DefinitionLost, now: float) -> None:
+    record = fleet.linked(event.link)
+    if record is not None:
+        reason = f"its definition is lost ({event.problem}): start it anew from its script"
+        endings.stop(fleet, record.name, now, reason, Cause.FAILURE)
+
+
 def on_journal_read(fleet: Fleet, event: JournalRead, now: float) -> None:
     """Take up what an earlier supervisor left."""
     # Nobody waits to be told how it goes on, as after a restart by policy.
     life = Life(began_at=now - event.age_seconds, is_automatic=True, reason=event.reason)
-    record = Record(event.request, event.interpreter, State.WAITING, life, restarts=event.restarts)
+    record = Record(
+        event.request,
+        event.interpreter,
+        State.WAITING,
+        life,
+        restarts=event.restarts,
+        endings=event.endings,
+    )
     if event.identity is not None:
         deadline = now + fleet.settings.adoption_seconds
         fleet.do(actions.WatchProcess(record.name, event.identity))
@@ -199,6 +235,11 @@ def on_journal_read(fleet: Fleet, event: JournalRead, now: float) -> None:
         )
     elif event.state == "failed":
         fleet.put(record.changed(state=State.FAILED))
+    elif event.state == "ended":
+        last = event.endings[0] if event.endings else None
+        if last is not None:
+            record = record.lived(exit_code=last.exit_code, signal_name=last.signal_name)
+        fleet.put(record.changed(state=State.ENDED))
     elif event.state == "waiting":
         fleet.put(record.changed(deadline=now))
     else:

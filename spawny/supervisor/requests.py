@@ -17,6 +17,7 @@ from .values import Caller
 
 # A daemon's control thread answers at once, unless C code holds the interpreter's lock.
 INTERRUPT_SECONDS = 5.0
+STACKS_SECONDS = 3.0
 
 
 def on_requested(fleet: Fleet, event: Requested, now: float) -> None:
@@ -31,10 +32,10 @@ def on_requested(fleet: Fleet, event: Requested, now: float) -> None:
                 starts.find(fleet, event, name)
         case control.ListDaemons(name):
             listing.request(fleet, caller, name, now)
-        case control.StopDaemon(name, reason):
-            _stop(fleet, caller, name, reason, now)
+        case control.StopDaemon(name):
+            _stop(fleet, caller, event.request, now)
         case control.RestartDaemon(name):
-            _restart(fleet, event, name, now)
+            _restart(fleet, event, name, event.request.asked_by, now)
         case control.InterruptDaemon(name):
             _interrupt(fleet, caller, name, now)
         case control.WatchEvents():
@@ -43,25 +44,29 @@ def on_requested(fleet: Fleet, event: Requested, now: float) -> None:
         case control.UnwatchEvents():
             fleet.watchers.pop(caller.client, None)
             fleet.reply(caller, control.Done("no longer watching"))
-        case control.Shutdown():
-            endings.begin_shutdown(fleet, caller, now)
         case control.Upgrade():
             upgrade.request(fleet, caller, event.request, now)
+        case control.ExplainDaemon(name):
+            listing.request(fleet, caller, name, now, is_explained=True)
+        case control.DumpStacks(name):
+            _dump_stacks(fleet, caller, name, now)
+        case control.Shutdown():
+            endings.begin_shutdown(fleet, caller, now, event.request.asked_by)
         case other:
             kind = type(other).__name__
             fleet.refuse(caller, "InvalidRequest", f"{kind} is not a request")
 
 
-def _stop(fleet: Fleet, caller: Caller, name: str, reason: str, now: float) -> None:
-    record = fleet.records.get(name)
+def _stop(fleet: Fleet, caller: Caller, request: control.StopDaemon, now: float) -> None:
+    record = fleet.records.get(request.name)
     if record is None:
-        fleet.refuse_unknown(caller, name)
+        fleet.refuse_unknown(caller, request.name)
         return
     fleet.put(record.changed(stoppers=(*record.stoppers, caller)))
-    endings.stop(fleet, name, now, reason)
+    endings.stop(fleet, request.name, now, request.reason, asked_by=request.asked_by)
 
 
-def _restart(fleet: Fleet, event: Requested, name: str, now: float) -> None:
+def _restart(fleet: Fleet, event: Requested, name: str, asked_by: str, now: float) -> None:
     record: Record | None = fleet.find(name)
     if fleet.shutting_down:
         fleet.refuse(event.caller, "SupervisorUnavailable", "the supervisor is shutting down")
@@ -76,7 +81,7 @@ def _restart(fleet: Fleet, event: Requested, name: str, now: float) -> None:
         )
     elif record.state in ALIVE or record.state is State.SWEEPING:
         fleet.put(record.changed(deferred=(*record.deferred, event)))
-        endings.stop(fleet, name, now, "restart requested")
+        endings.stop(fleet, name, now, "restart requested", asked_by=asked_by)
     else:
         starts.restart(fleet, record, event.caller, now)
 
@@ -107,6 +112,34 @@ def send_interrupts(fleet: Fleet, record: Record) -> None:
         if pending.name == record.name and not pending.is_sent:
             fleet.interrupts[number] = replace(pending, is_sent=True)
             fleet.do(actions.SendInterrupt(record.link, number))
+
+
+def _dump_stacks(fleet: Fleet, caller: Caller, name: str, now: float) -> None:
+    record = fleet.records.get(name)
+    if record is None or record.identity is None:
+        fleet.refuse_unknown(caller, name)
+    elif record.link is None:
+        problem = f"daemon {name!r} is {record.state.value} and cannot be asked"
+        fleet.do(actions.DescribeThreads(caller, record.identity, problem))
+    else:
+        fleet.interrupt_id += 1
+        fleet.dumps[fleet.interrupt_id] = PendingInterrupt(caller, name, now + STACKS_SECONDS)
+        fleet.do(actions.SendStacks(record.link, fleet.interrupt_id))
+
+
+def expire_dumps(fleet: Fleet, now: float) -> None:
+    for number, pending in list(fleet.dumps.items()):
+        record = fleet.records.get(pending.name)
+        if record is None or record.identity is None:
+            del fleet.dumps[number]
+            fleet.refuse_unknown(pending.caller, pending.name)
+        elif now >= pending.deadline:
+            del fleet.dumps[number]
+            problem = (
+                f"daemon {pending.name!r} has not answered within {STACKS_SECONDS:g} s: it is"
+                " stopped, or C code in it keeps the interpreter's lock"
+            )
+            fleet.do(actions.DescribeThreads(pending.caller, record.identity, problem))
 
 
 def on_client_gone(fleet: Fleet, event: ClientGone, now: float) -> None:

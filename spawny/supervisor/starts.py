@@ -5,6 +5,8 @@ One rule: everybody who asked for a daemon that is starting gets the outcome of 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import control
 from . import actions, endings
 from .events import ChildSpawned, Requested, SpawnFailed, StartRequested
@@ -22,7 +24,7 @@ def on_start_requested(fleet: Fleet, event: StartRequested, now: float) -> None:
     elif event.interpreter is None:
         fleet.refuse(caller, event.error, event.problem)
     elif record is None or record.state is State.FAILED:
-        fresh = Record(request, event.interpreter, State.ENDED, Life(began_at=now))
+        fresh = begin(fleet, request, event.interpreter, now)
         launch(fleet, fresh, now, waiters=(Waiter(caller, existing=False),))
     elif record.state in (State.STOPPING, State.SWEEPING):
         fleet.put(record.changed(deferred=(*record.deferred, event)))
@@ -38,7 +40,8 @@ def on_start_requested(fleet: Fleet, event: StartRequested, now: float) -> None:
         )
     elif request.if_exists == "replace":
         fleet.put(record.changed(deferred=(*record.deferred, event)))
-        endings.stop(fleet, request.name, now, "replaced by a new definition")
+        reason = "replaced by a new definition"
+        endings.stop(fleet, request.name, now, reason, asked_by=request.asked_by)
     elif difference := _difference(record, request, event.interpreter):
         fleet.refuse(
             caller,
@@ -48,6 +51,22 @@ def on_start_requested(fleet: Fleet, event: StartRequested, now: float) -> None:
         )
     else:
         _answer_or_wait(fleet, record, Waiter(caller, existing=True), now)
+
+
+def begin(
+    fleet: Fleet, request: control.StartDaemon, interpreter: Interpreter, now: float
+) -> Record:
+    """A record to launch, of a daemon that is defined anew."""
+    fleet.do(actions.KeepDefinition(request))
+    before = fleet.find(request.name)
+    return Record(
+        # The record lives as long as the daemon; the definition is needed for a moment.
+        replace(request, definition=b""),
+        interpreter,
+        State.ENDED,
+        Life(began_at=now),
+        endings=before.endings if before else (),
+    )
 
 
 def find(fleet: Fleet, event: Requested, name: str) -> None:

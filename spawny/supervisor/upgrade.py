@@ -160,6 +160,9 @@ def on_handed_over(fleet: Fleet, event: HandedOver, now: float) -> None:
 
 def _take_up(fleet: Fleet, record: Record, now: float) -> None:
     record = record.lived(pinged_at=None)
+    if record.request.definition:  # the one before kept it in memory
+        fleet.do(actions.KeepDefinition(record.request))
+        record = record.changed(request=replace(record.request, definition=b""))
     if record.state in ALIVE and record.identity is not None:
         fleet.do(actions.WatchProcess(record.name, record.identity))
         record = record.moved(Input.LINK_LOST)

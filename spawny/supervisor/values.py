@@ -78,3 +78,18 @@ class Sample:
     threads: int
     fds: int
     children: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one process ended; times are those of the core's `now`."""
+
+    at: float
+    began_at: float
+    pid: int | None
+    reason: str
+    exit_code: int | None
+    signal_name: str | None
+    is_out_of_memory: bool
+    asked_by: str
+    log_offset: int

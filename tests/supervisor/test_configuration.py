@@ -282,3 +282,11 @@ def test_an_upgrade_waits_for_a_restart(world: World) -> None:
     assert not handovers(world)
     world.exit(world.only_process(), 0)
     assert handovers(world)
+
+
+def test_a_declared_definition_is_kept_in_its_file(world: World) -> None:
+    """As any other's: the record is without it, and the daemon is sent what was kept."""
+    one = declared("web", autostart=True)
+    world.configure(one)
+    assert actions.KeepDefinition(one.request) in world.done
+    assert world.record("web").request.definition == b""

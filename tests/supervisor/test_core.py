@@ -11,7 +11,7 @@ from spawny.supervisor import actions, events
 from spawny.supervisor.fleet import ENDED_KEPT
 from spawny.supervisor.lifecycle import State
 from spawny.supervisor.records import Stage
-from spawny.supervisor.values import Busy, Caller, CallFigures, Identity
+from spawny.supervisor.values import Busy, Caller, CallFigures, Ending, Identity
 from tests.supervisor.world import (
     OTHER_PYTHON,
     PYTHON,
@@ -27,6 +27,18 @@ def world() -> World:
     return World()
 
 
+def journaled(world: World) -> State:
+    """How a daemon stands in the journal."""
+    written = world.done_of(actions.WriteJournal)[-1]
+    assert isinstance(written, actions.WriteJournal)
+    return written.record.state
+
+
+def kept(request: control.StartDaemon) -> control.StartDaemon:
+    """As the core has it once its definition is kept."""
+    return replace(request, definition=b"")
+
+
 # --- coming up ------------------------------------------------------------------------------------
 
 
@@ -37,7 +49,7 @@ def test_a_start_is_answered_when_the_definition_was_sent(world: World) -> None:
     assert world.status("etl").state == "starting"
     assert not world.is_answered(caller)
     link = world.hello(process)
-    assert actions.SendLoad(link, definition()) in world.done
+    assert actions.SendLoad(link, kept(definition())) in world.done
     assert world.answer(caller) == control.Started(
         "etl", process.identity.pid, PYTHON.executable, existing=False
     )
@@ -467,7 +479,7 @@ def test_a_daemon_that_announces_its_end(world: World) -> None:
     status = world.status("etl")
     assert status.state == "ended"
     assert status.reason == "its last client left; exited with code 0"
-    assert actions.DropJournal("etl") in world.done
+    assert journaled(world) is State.ENDED
 
 
 def test_one_that_announces_its_end_and_stays_is_ended(world: World) -> None:
@@ -569,7 +581,7 @@ def test_a_crash_is_followed_by_a_restart(world: World) -> None:
     world.wait(0.25)
     again = world.only_process()
     link = world.hello(again)
-    assert actions.SendLoad(link, definition(restart="on-failure")) in world.done
+    assert actions.SendLoad(link, kept(definition(restart="on-failure"))) in world.done
     world.tell(events.DefinitionLoaded(link))
     status = world.status("etl")
     assert (status.state, status.restarts) == ("ready", 1)
@@ -589,7 +601,7 @@ def test_five_crashes_end_in_failed(world: World) -> None:
     assert isinstance(listing, control.Listing)
     assert listing.daemons[0].state == "failed"
     assert "died 5 times" in listing.daemons[0].reason
-    assert actions.DropJournal("etl") not in world.done
+    assert journaled(world) is State.FAILED
     world.wait(100)
     assert not world.processes
     caller = world.ask(control.RestartDaemon("etl"))
@@ -644,7 +656,7 @@ def test_stopping_one_that_waits_for_its_restart(world: World) -> None:
     assert "will not be restarted" in done.detail
     world.wait(60)
     assert not world.processes
-    assert actions.DropJournal("etl") in world.done
+    assert journaled(world) is State.ENDED
 
 
 def test_restart_by_hand(world: World) -> None:
@@ -899,7 +911,7 @@ def test_shutdown_ends_the_waiting_and_the_failed(world: World) -> None:
     world.exit(world.ready(definition(restart="always")), code=1)
     caller = world.ask(control.Shutdown())
     assert isinstance(world.answer(caller), control.Done)
-    assert actions.DropJournal("etl") in world.done
+    assert journaled(world) is State.ENDED
 
 
 def test_nothing_starts_during_shutdown(world: World) -> None:
@@ -964,6 +976,191 @@ def test_an_uninterruptible_wait_is_shown_when_it_lasts(world: World) -> None:
     assert world.status("etl").state == "ready"
 
 
+# --- why ------------------------------------------------------------------------------------------
+
+
+def explained(world: World, name: str = "etl") -> control.Explanation:
+    caller = world.ask(control.ExplainDaemon(name))
+    world.wait(0.25)
+    explanation = world.answer(caller)
+    assert isinstance(explanation, control.Explanation), explanation
+    return explanation
+
+
+def test_every_state_is_explained(world: World) -> None:
+    """In a sentence that has what is known of it."""
+    world.start(definition(restart="always"))
+    process = world.only_process()
+    assert "has been coming up for 0.0 s; it has 60 s" in explained(world).why
+    link = world.hello(process)
+    assert "its definition has been running for" in explained(world).why
+    world.tell(events.DefinitionLoaded(link))
+    world.pong(link)
+    assert "2 clients are attached" in explained(world).why
+    assert explained(world).endings == ()
+    caller = world.ask(control.ExplainDaemon("etl"))
+    world.pong(link, Busy("fit()", 4711, 5.0))
+    explanation = world.answer(caller)
+    assert isinstance(explanation, control.Explanation)
+    assert explanation.why == (
+        "it has been running fit() for 5.0 s, called by the client with pid 4711"
+    )
+    for state, word in (("stopped", "SIGCONT"), ("zombie", "main thread has ended")):
+        world.states = {"etl": state}
+        assert word in explained(world).why
+    world.states = {"etl": "uninterruptible"}
+    explained(world)
+    world.wait(1.0)
+    assert "no signal ends" in explained(world).why
+    world.states = {"etl": "other"}
+    world.pong(link, Busy("its definition", None, 5.0))
+    assert "its definition for" in explained(world).why
+    world.tell(events.LinkLost(link))
+    assert "tries again" in explained(world).why
+    world.exit(process, signal_name="SIGSEGV")
+    explanation = explained(world)
+    assert "started again in 0.2 s, after 1 death: killed by SIGSEGV" in explanation.why
+    assert [each.how for each in explanation.endings] == [
+        "killed by SIGSEGV during call its definition"
+    ]
+
+
+def test_silence_is_explained(world: World) -> None:
+    """By a lock that C code keeps, which computes or not."""
+    process = world.ready()
+    world.pong(process.link)
+    world.wait(40)
+    assert "spawny stacks etl has more" in explained(world).why
+    world.tell(events.HealthSampled({"etl": sample(cpu_percent=99.0)}))
+    assert "computes and answers nothing" in explained(world).why
+
+
+def test_an_end_is_explained_with_who_asked(world: World) -> None:
+    """While it lasts, and after it."""
+    process = world.ready(replace(definition(), idle_timeout=60.0))
+    assert "ends after 60 s without one" in explained(world).why
+    world.ask(control.StopDaemon("etl", "enough", asked_by="pid 5 (python x.py)"))
+    assert explained(world).why == "it is being ended (asked): enough"
+    world.wait(5.1)
+    assert "(SIGTERM)" in explained(world).why
+    world.sweep_leaves = 1
+    world.exit(process, code=1)
+    assert "(what it left is)" in explained(world).why
+    world.tell(events.SessionSwept("etl", process.identity, 0))
+    explanation = explained(world)
+    (ending,) = explanation.endings
+    assert (ending.how, ending.asked_by) == ("enough; exited with code 1", "pid 5 (python x.py)")
+    assert explanation.why == "enough; spawny restart etl starts it again"
+
+
+def test_an_end_for_want_of_memory_is_explained(world: World) -> None:
+    """Unless the SIGKILL was ours."""
+    process = world.ready()
+    del world.processes[process.identity]
+    world.tell(events.ProcessExited("etl", process.identity, None, "SIGKILL", True))
+    assert "most likely by the system for want of memory" in explained(world).endings[0].how
+    process = world.ready(definition(token="t2"))
+    world.ask(control.StopDaemon("etl"))
+    world.wait(9)
+    del world.processes[process.identity]
+    world.tell(events.ProcessExited("etl", process.identity, None, "SIGKILL", True))
+    first, second = explained(world).endings
+    assert not first.is_out_of_memory
+    assert second.is_out_of_memory
+
+
+def test_a_start_that_failed_is_explained(world: World) -> None:
+    """It had no process; what could not be explained is refused."""
+    world.spawn_problem = "no such file"
+    world.start(definition())
+    (ending,) = explained(world).endings
+    assert (ending.how, ending.pid) == ("no such file", None)
+    assert refusal(world.answer(world.ask(control.ExplainDaemon("x")))).error == "DaemonNotFound"
+    world.spawn_problem = None
+    world.ready()
+    late = world.ask(control.ExplainDaemon("etl"))
+    del world.core.fleet.records["etl"]  # forgotten, with many others that have ended since
+    world.tell(events.DeadlineReached())
+    world.wait(0.25)
+    assert refusal(world.answer(late)).error == "DaemonNotFound"
+
+
+def test_one_that_is_given_up_is_explained(world: World) -> None:
+    """With the count of its deaths."""
+    world.tell(journal(world, state="failed", lives=False))
+    assert explained(world).why == "died before; spawny restart etl starts it again"
+
+
+def test_stacks_are_told(world: World) -> None:
+    """Those of the daemon that was asked."""
+    process = world.ready()
+    other = world.ready(definition("other", token="t2"))
+    caller = world.ask(control.DumpStacks("etl"))
+    (sent,) = world.done_of(actions.SendStacks)
+    assert isinstance(sent, actions.SendStacks)
+    world.tell(events.StacksDumped(other.link or 0, sent.dump_id, "another's"))
+    world.tell(events.StacksDumped(process.link or 0, sent.dump_id, "in fit"))
+    world.tell(events.StacksDumped(process.link or 0, sent.dump_id, "again"))
+    assert world.answer(caller) == control.Stacks("in fit")
+
+
+def test_stacks_of_one_that_does_not_answer(world: World) -> None:
+    """After 3 s the system is asked; at once where there is no link; of none that has gone."""
+    process = world.ready()
+    caller = world.ask(control.DumpStacks("etl"))
+    world.tell(events.DeadlineReached())
+    assert not world.done_of(actions.DescribeThreads)
+    world.wait(3)
+    (described,) = world.done_of(actions.DescribeThreads)
+    assert isinstance(described, actions.DescribeThreads)
+    assert (described.caller, described.identity) == (caller, process.identity)
+    assert "has not answered within 3 s" in described.problem
+    late = world.ask(control.DumpStacks("etl"))
+    world.tell(events.LinkLost(process.link or 0))
+    world.ask(control.DumpStacks("etl"))
+    described = world.done_of(actions.DescribeThreads)[-1]
+    assert isinstance(described, actions.DescribeThreads)
+    assert "is unlinked" in described.problem
+    world.exit(process, code=1)
+    world.wait(3)
+    assert refusal(world.answer(late)).error == "DaemonNotFound"
+    assert refusal(world.answer(world.ask(control.DumpStacks("etl")))).error == "DaemonNotFound"
+
+
+def test_a_journal_that_cannot_be_written_is_told_once(world: World) -> None:
+    """It is tried again at each look, also when nothing runs, and then that is told."""
+    world.ready()
+    for _ in range(2):
+        world.tell(events.JournalTried("etl", "disk full"))
+    world.tell(events.JournalTried("etl", None))
+    assert world.published.count(("journal", "etl")) == 1
+    world.wait(5)
+    assert world.done_of(actions.RetryJournal)
+    world.tell(events.JournalTried("", None))
+    world.tell(events.JournalTried("", None))
+    assert world.published.count(("journal", "")) == 1
+
+
+def test_a_definition_that_cannot_be_read(world: World) -> None:
+    """The daemon is ended, and says why; one that has gone is not."""
+    world.start(definition())
+    link = world.hello(world.only_process())
+    world.tell(events.DefinitionLost(link, "no such file"))
+    world.tell(events.DefinitionLost(99, "no such file"))
+    assert "its definition is lost (no such file)" in world.status("etl").reason
+
+
+def test_one_that_ended_before_is_remembered(world: World) -> None:
+    """How it ended, as the journal has it."""
+    world.tell(journal(world, state="ended", lives=False))
+    assert world.status("etl").state == "ended"
+    last = Ending(900.0, 800.0, 7, "", 3, None, False, "", 0)
+    ended = replace(journal(world, definition("b"), "ended", lives=False), endings=(last,))
+    world.tell(ended)
+    assert explained(world, "b").endings[0].how == "exited with code 3"
+    assert world.status("b").exit_code == 3
+
+
 # --- what an earlier supervisor left --------------------------------------------------------------
 
 
@@ -976,7 +1173,7 @@ def journal(
     crashed: bool = False,
 ) -> events.JournalRead:
     return events.JournalRead(
-        request or definition(),
+        kept(request or definition()),
         PYTHON,
         state,
         restarts=3,
@@ -1021,7 +1218,7 @@ def test_an_adopted_daemon_that_never_got_its_definition(world: World) -> None:
     caller = world.ask(definition())
     assert not world.is_answered(caller)
     link = world.hello(world.only_process())
-    assert actions.SendLoad(link, definition()) in world.done
+    assert actions.SendLoad(link, kept(definition())) in world.done
     started = world.answer(caller)
     assert isinstance(started, control.Started)
     assert not started.existing

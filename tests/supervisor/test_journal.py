@@ -1,7 +1,11 @@
 """What one supervisor leaves to the next."""
 
+import base64
 import json
+import os
+import resource
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from spawny import control
 from spawny.supervisor.journal import Journal
 from spawny.supervisor.lifecycle import State
 from spawny.supervisor.records import Life, Record
-from spawny.supervisor.values import Identity
+from spawny.supervisor.values import Ending, Identity
 from tests.supervisor.world import PYTHON, definition
 
 IDENTITY = Identity("boot", 7, 70)
@@ -22,7 +26,13 @@ IDENTITY = Identity("boot", 7, 70)
 def record(state: State = State.READY, name: str = "etl") -> Record:
     life = Life(began_at=1.0, reason="killed by SIGSEGV")
     identity = IDENTITY if state is State.READY else None
-    return Record(definition(name), PYTHON, state, life, identity, restarts=2)
+    ending = Ending(900.0, 1.0, 7, "killed by SIGSEGV", None, "SIGSEGV", False, "pid 5", 123)
+    return Record(kept(name), PYTHON, state, life, identity, restarts=2, endings=(ending,))
+
+
+def kept(name: str = "etl", token: str = "t1") -> control.StartDaemon:
+    """As the core has it."""
+    return replace(definition(name, token), definition=b"")
 
 
 def file_of(directory: Path, name: str = "etl") -> Path:
@@ -31,18 +41,27 @@ def file_of(directory: Path, name: str = "etl") -> Path:
 
 @pytest.mark.parametrize(
     ("state", "standing"),
-    [(State.READY, "running"), (State.WAITING, "waiting"), (State.FAILED, "failed")],
+    [
+        (State.READY, "running"),
+        (State.WAITING, "waiting"),
+        (State.FAILED, "failed"),
+        (State.ENDED, "ended"),
+    ],
 )
 def test_what_is_written_is_read(tmp_path: Path, state: State, standing: str) -> None:
     """The whole request with its definition, the process, and how it stands."""
     journal = Journal(tmp_path)
+    journal.keep(definition())
     journal.write(record(state))
     (entry,) = journal.read()
-    assert entry.request == definition()
-    assert entry.request.definition == b"payload"
+    assert entry.request == kept()
+    assert journal.definition(entry.request) == b"payload"
     assert (entry.interpreter, entry.state) == (PYTHON, standing)
     assert entry.identity == (IDENTITY if standing == "running" else None)
     assert (entry.restarts, entry.reason) == (2, "killed by SIGSEGV")
+    (ending,) = entry.endings
+    assert ending.at == pytest.approx(900, abs=1)
+    assert (ending.signal_name, ending.asked_by, ending.log_offset) == ("SIGSEGV", "pid 5", 123)
 
 
 def test_a_file_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -78,8 +97,9 @@ def damaged(content: dict[str, Any], *path: str, value: object) -> dict[str, Any
     [
         (("format",), 99),
         (("state",), "dancing"),
-        (("definition",), "not base64!"),
-        (("definition",), None),
+        (("endings",), None),
+        (("endings",), [{}]),
+        (("endings",), [7]),
         (("request",), []),
         (("request", "type"), "Shutdown"),
         (("request",), json.loads(control.encode(control.Shutdown())[0])),
@@ -124,3 +144,98 @@ def test_a_file_cut_short_by_a_full_disk_is_not_seen(tmp_path: Path) -> None:
     (tmp_path / "_etl.tmp").write_text('{"format": 1, "requ')
     (entry,) = journal.read()
     assert entry.request.name == "etl"
+
+
+def test_a_definition_is_written_once(tmp_path: Path) -> None:
+    """The next token's takes its place, as soon as that daemon is in the journal."""
+    journal = Journal(tmp_path)
+    journal.keep(definition())
+    journal.write(record())
+    (first,) = tmp_path.glob("*.definition")
+    before = first.stat().st_mtime_ns
+    journal.write(record(State.WAITING))
+    assert first.stat().st_mtime_ns == before
+    journal.keep(replace(definition(token="t2"), definition=b"other"))
+    assert journal.definition(kept()) == b"payload"
+    journal.write(record().changed(request=kept(token="t2")))
+    (second,) = tmp_path.glob("*.definition")
+    assert second != first
+    assert journal.definition(kept(token="t2")) == b"other"
+    journal.drop("etl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_definition_of_no_entry_goes(tmp_path: Path) -> None:
+    """Its supervisor died between the two; those of other daemons stay."""
+    journal = Journal(tmp_path)
+    journal.keep(definition())
+    journal.keep(definition("etl.b"))
+    journal.write(record(name="etl.b"))
+    assert len(list(journal.read())) == 1
+    assert journal.definition(kept("etl.b")) == b"payload"
+    with pytest.raises(FileNotFoundError):
+        Journal(tmp_path).definition(kept())
+
+
+def test_the_first_format_is_read(tmp_path: Path) -> None:
+    """A supervisor of an earlier version left it; its definition moves into a file."""
+    journal = Journal(tmp_path)
+    journal.write(record())
+    content = json.loads(file_of(tmp_path).read_text())
+    del content["endings"]
+    content["definition"] = base64.b64encode(b"old payload").decode()
+    file_of(tmp_path).write_text(json.dumps({**content, "format": 1}))
+    (entry,) = Journal(tmp_path).read()
+    assert entry.request == kept()
+    assert Journal(tmp_path).definition(entry.request) == b"old payload"
+    file_of(tmp_path).write_text(json.dumps({**content, "format": 1, "definition": "not base64!"}))
+    assert list(Journal(tmp_path).read()) == []
+
+
+def test_the_ended_ones_are_read_in_their_order(tmp_path: Path) -> None:
+    """First, and the latest last; a daemon that was started again has not ended."""
+    journal = Journal(tmp_path)
+    for number, name in enumerate(("c", "a", "b")):
+        journal.write(record(State.ENDED, name))
+        os.utime(tmp_path / f"{name}.ended", (number, number))
+    journal.write(record(State.READY, "a"))
+    assert [each.request.name for each in journal.read()] == ["c", "b", "a"]
+
+
+def test_definitions_of_ended_daemons_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest go first, the last one never."""
+    monkeypatch.setattr("spawny.supervisor.journal.ENDED_DEFINITIONS_BYTES", 10)
+    journal = Journal(tmp_path)
+    for number, name in enumerate("abc"):
+        journal.keep(definition(name))
+        journal.write(record(State.ENDED, name))
+        os.utime(tmp_path / f"{name}.ended", (number, number))
+    (left,) = tmp_path.glob("*.definition")
+    assert left.name.startswith("c~")
+
+
+def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
+    """What could not be written is known all the same, and written when there is room."""
+    journal = Journal(tmp_path)
+    journal.write(record())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As a full disk does, this fails in the middle of a file. (Python ignores the SIGXFSZ.)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        large = replace(definition(token="t2"), definition=b"x" * 100)
+        problem = journal.keep(large)
+        assert problem is not None
+        assert "cannot write" in problem
+        assert journal.definition(large) == large.definition
+        assert "File too large" in (journal.write(record(State.FAILED)) or "")
+        assert "cannot write" in (journal.retry() or "")
+        assert [each.name for each in tmp_path.iterdir()] == ["etl.json"]
+        (entry,) = journal.read()
+        assert entry.state == "running"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert journal.retry() is None
+    (entry,) = Journal(tmp_path).read()
+    assert entry.state == "failed"

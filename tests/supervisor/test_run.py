@@ -50,10 +50,13 @@ def client_of_pid_1(site: Supervised) -> Iterator[Client]:
 
 
 def left_in(site: Supervised) -> list[str]:
-    """The files of the runtime directory."""
+    """The files of the runtime directory, without the memory of those that have ended."""
     runtime = site.paths.runtime
+    memory = (".ended", ".definition")
     return sorted(
-        str(path.relative_to(runtime)) for path in runtime.rglob("*") if not path.is_dir()
+        str(path.relative_to(runtime))
+        for path in runtime.rglob("*")
+        if not path.is_dir() and path.suffix not in memory
     )
 
 

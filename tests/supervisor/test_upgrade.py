@@ -337,6 +337,15 @@ def test_one_without_a_process_yet_is_kept(world: World) -> None:
     assert world.record() == record
 
 
+def test_a_definition_that_the_one_before_held_is_kept(world: World) -> None:
+    """In its file: an earlier version had it in memory."""
+    world.ready()
+    request = replace(world.record().request, definition=b"payload")
+    world.tell(events.HandedOver((world.record().changed(request=request),), {}))
+    assert actions.KeepDefinition(request) in world.done
+    assert world.record().request.definition == b""
+
+
 # --- requests that must not be carried out twice --------------------------------------------------
 
 
