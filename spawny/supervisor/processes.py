@@ -7,7 +7,9 @@ system has none, `exited` looks for itself every `interval` seconds.
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -75,7 +77,10 @@ class Processes:
 
     def spawn(self, request: control.StartDaemon, interpreter: Interpreter) -> Event:
         """Start a daemon's process and watch it."""
-        log_fd = logs.open_for_append(self._paths.log_file(request.name))
+        try:
+            log_fd = logs.open_for_append(self._paths.log_file(request.name))
+        except OSError as error:
+            return SpawnFailed(request.name, _why_no_log(error))
         try:
             offset = os.fstat(log_fd).st_size
             child = subprocess.Popen(
@@ -209,11 +214,27 @@ def daemon_environ(request: control.StartDaemon, interpreter: Interpreter) -> di
     return environ
 
 
+def _why_no_log(error: OSError) -> str:
+    return _want_of_descriptors(error) or f"its log cannot be opened: {error}"
+
+
+def _want_of_descriptors(error: Exception) -> str | None:
+    if getattr(error, "errno", None) not in (errno.EMFILE, errno.ENFILE):
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        f"the supervisor has no file descriptors left ({limit} are allowed): end daemons, or raise"
+        " the limit (ulimit -n, or LimitNOFILE= of the service) and restart the supervisor"
+    )
+
+
 def _why_not_spawned(
     request: control.StartDaemon, interpreter: Interpreter, error: OSError | ValueError
 ) -> str:
     if not os.path.isdir(request.cwd):
         return f"its working directory {request.cwd} does not exist"
+    if (why := _want_of_descriptors(error)) is not None:
+        return why
     reason = getattr(error, "strerror", None) or str(error)
     return f"{interpreter.executable} could not be executed: {reason}"
 

@@ -1,6 +1,7 @@
 """Starting, watching and signalling real processes."""
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -265,6 +266,30 @@ def test_what_cannot_be_spawned_says_why(
     assert isinstance(event, SpawnFailed)
     assert complaint in event.problem
     assert not site.processes._watched
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_start_without_descriptors_says_so(site: Site, spare: int) -> None:
+    """With the limit, whether it is the log that cannot be opened or a pipe to the child."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_one = os.dup(0)
+    os.close(next_one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_one + spare, before[1]))
+    try:
+        event = site.processes.spawn(site.request("x"), interpreters.describe(sys.executable))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert isinstance(event, SpawnFailed)
+    assert f"no file descriptors left ({next_one + spare} are allowed)" in event.problem
+    assert not site.processes._watched
+
+
+def test_a_log_that_cannot_be_opened_fails_the_start(site: Site) -> None:
+    """Whoever asked for it is told so at once."""
+    site.paths.log_file("x").mkdir()
+    event = site.processes.spawn(site.request("x"), interpreters.describe(sys.executable))
+    assert isinstance(event, SpawnFailed)
+    assert "its log cannot be opened" in event.problem
 
 
 def test_sigterm_reaches_the_whole_group(site: Site) -> None:
