@@ -7,9 +7,13 @@ every writer appends (`O_APPEND`), so that none leaves a hole.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 TAIL_BYTES = 8 * 1024
 
@@ -36,12 +40,18 @@ def rotate(path: Path, limit_bytes: int, files: int) -> bool:
             older.replace(_numbered(path, number + 1))
     # First under another name, so that a half-made copy is never taken for a log.
     copy = _numbered(path, 0)
-    with open(path, "rb") as source, open(open_for_append(copy), "wb") as target:
-        # Only the end of one that has grown far over the limit since it was looked at last: the
-        # supervisor does nothing else meanwhile.
-        source.seek(max(0, source.seek(0, os.SEEK_END) - _MOST_LIMITS * limit_bytes))
-        shutil.copyfileobj(source, target)
-    copy.replace(_numbered(path, 1))
+    try:
+        with open(path, "rb") as source, open(open_for_append(copy), "wb") as target:
+            # Only the end of one that has grown far over the limit since it was looked at last: the
+            # supervisor does nothing else meanwhile.
+            source.seek(max(0, source.seek(0, os.SEEK_END) - _MOST_LIMITS * limit_bytes))
+            shutil.copyfileobj(source, target)
+        copy.replace(_numbered(path, 1))
+    except OSError as error:
+        # The disk is full, and this log is what fills it: it is cut all the same.
+        logger.warning("%s is cut without a copy: %s", path, error)
+        with suppress(OSError):
+            copy.unlink(missing_ok=True)
     os.truncate(path, 0)
     return True
 

@@ -1,6 +1,7 @@
 """Log files."""
 
 import os
+import resource
 from pathlib import Path
 
 from spawny.supervisor import logs
@@ -83,3 +84,17 @@ def test_a_tail_of_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "etl.log"
     path.write_bytes(b"\xff\xfe ok\n")
     assert logs.tail(path) == "\ufffd\ufffd ok\n"
+
+
+def test_on_a_full_disk_a_log_is_cut_without_a_copy(tmp_path: Path) -> None:
+    """It is what fills the disk; no half-made copy is left."""
+    log = tmp_path / "etl.log"
+    log.write_bytes(b"x" * 200)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, before[1]))
+    try:
+        assert logs.rotate(log, 100, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert log.stat().st_size == 0
+    assert [each.name for each in tmp_path.iterdir()] == ["etl.log"]
