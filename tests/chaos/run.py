@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +112,7 @@ class Run:
     directory: Path
     invariants: Invariants
     is_small: bool
+    kinds: Sequence[Callable[[World], Undo]] = FAULTS
     told: queue.Queue[Any] = field(default_factory=queue.Queue)
     clients: list[Client] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
@@ -133,7 +134,7 @@ class Run:
     def schedule(self) -> Iterator[Callable[[World], Undo]]:
         """Each fault in turn, shuffled anew each time round."""
         while True:
-            faults = list(FAULTS)
+            faults = list(self.kinds)
             self.rng.shuffle(faults)
             yield from faults
 
@@ -271,7 +272,13 @@ def small_disk(home: Path) -> Iterator[bool]:
         subprocess.run(["umount", "--lazy", str(home)], check=False)
 
 
-def chaos(seed: int, *, seconds: float | None = None, steps: int | None = None) -> str:
+def chaos(
+    seed: int,
+    *,
+    seconds: float | None = None,
+    steps: int | None = None,
+    kinds: Sequence[Callable[[World], Undo]] = FAULTS,
+) -> str:
     """Run for so long, or so many steps; what was done, in words. Raises `Broken`."""
     began = time.monotonic()
     with ExitStack() as stack:
@@ -280,9 +287,11 @@ def chaos(seed: int, *, seconds: float | None = None, steps: int | None = None) 
         directory = Path(tempfile.mkdtemp(prefix="chaos-"))
         stack.callback(shutil.rmtree, directory)
         stack.enter_context(_environ(home, directory))
-        run = Run(seed, directory, Invariants(home, locate()), is_small)
+        run = Run(seed, directory, Invariants(home, locate()), is_small, kinds)
         stack.callback(_shut_down)
         stack.callback(run.end)
+        names = ",".join(each.__name__ for each in kinds)
+        only = "" if len(kinds) == len(FAULTS) else f" --only {names}"
         for number, fault in enumerate(run.schedule()):
             if number == steps or (seconds is not None and time.monotonic() - began > seconds):
                 break
@@ -291,7 +300,8 @@ def chaos(seed: int, *, seconds: float | None = None, steps: int | None = None) 
             except Exception as error:
                 error.add_note(
                     f"step {number}: {fault.__name__}\n{run.summary()}\nreplay: python -m"
-                    f" tests.chaos.run --seed {seed} --steps {number + 1}\n{_log_tail(home)}"
+                    f" tests.chaos.run --seed {seed} --steps {number + 1}"
+                    f"{only}\n{_log_tail(home)}"
                 )
                 raise
         return run.summary()
@@ -328,10 +338,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=None)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--only", help="names of faults, with commas between them")
     options = parser.parse_args()
+    wanted = options.only.split(",") if options.only else [each.__name__ for each in FAULTS]
+    kinds = [each for each in FAULTS if each.__name__ in wanted]
     print(f"seed {options.seed}", flush=True)
     seconds = 300.0 if options.seconds is None and options.steps is None else options.seconds
-    print(chaos(options.seed, seconds=seconds, steps=options.steps))
+    print(chaos(options.seed, seconds=seconds, steps=options.steps, kinds=kinds))
     return 0
 
 
