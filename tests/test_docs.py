@@ -73,6 +73,16 @@ def test_every_setting_is_described() -> None:
     }
 
 
+def test_every_kind_of_event_is_described() -> None:
+    """The tables have each kind that the supervisor publishes, and no other."""
+    sources = (Path(control.__file__).parent / "supervisor").glob("*.py")
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    calls = re.findall(r"\.(?:publish|announce)\(\s*([^,]+),", text)
+    published = {kind for call in calls for kind in re.findall(r'"(\w+)"', call)}
+    described = re.findall(r"^\| (\w+) \|", section(page("reference.md"), "Events"), re.MULTILINE)
+    assert set(described) - {"kind"} == published
+
+
 MESSAGES = [
     each
     for each in vars(control).values()
