@@ -136,6 +136,13 @@ class SweepSession(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class CountKills(Action):
+    """Note how many processes the system has killed for want of memory, while these live."""
+
+    processes: tuple[Identity, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SampleHealth(Action):
     """Look at these processes. Answered by `HealthSampled`."""
 

@@ -32,7 +32,7 @@ _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
     events.ProcessExited: endings.on_process_exited,
     events.SessionSwept: endings.on_session_swept,
     events.ProcessesSeen: listing.on_processes_seen,
-    events.HealthSampled: reports.on_sampled,
+    events.HealthSampled: listing.on_sampled,
     events.JournalTried: reports.on_journal_tried,
     events.DefinitionLost: reports.on_definition_lost,
     events.JournalRead: reports.on_journal_read,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import psutil
 
 from . import proctable
 from .events import HealthSampled
-from .values import Identity, Sample
+from .values import Identity, ProcessState, Sample
 
 # CPU time comes in ticks of 10 ms: over a shorter stretch a share of it would be mostly noise.
 _CPU_STRETCH_SECONDS = 0.5
@@ -38,8 +37,7 @@ class Usage:
 
     cpu_seconds: float
     rss_bytes: int
-    threads: int
-    fds: int
+    state: ProcessState
 
 
 class Health:
@@ -51,14 +49,13 @@ class Health:
 
     def sample(self, processes: Iterable[tuple[str, Identity]]) -> HealthSampled:
         """One pass over these processes; those that have gone are left out."""
-        children = Counter(each.ppid for each in proctable.everything())
         seen, self._seen = self._seen, {}
         samples: dict[str, Sample] = {}
         for name, identity in processes:
             usage = self._usage(identity)
             if usage is not None:
                 one = self._seen[identity] = seen.get(identity) or _first_look(identity)
-                samples[name] = _look(one, usage, children[identity.pid])
+                samples[name] = _look(one, usage)
         return HealthSampled(samples)
 
 
@@ -67,7 +64,6 @@ def usage_from_proc(identity: Identity) -> Usage | None:
     try:
         with open(f"/proc/{identity.pid}/stat", "rb") as file:
             line = file.read()
-        fds = len(os.listdir(f"/proc/{identity.pid}/fd"))
     except OSError:
         return None
     # Counted from the state, which follows the command in parentheses: see proc(5).
@@ -75,7 +71,8 @@ def usage_from_proc(identity: Identity) -> Usage | None:
     if int(found[19]) != identity.start_ticks:
         return None
     cpu_seconds = (int(found[11]) + int(found[12])) / _TICKS
-    return Usage(cpu_seconds, int(found[21]) * _PAGE_BYTES, int(found[17]), fds)
+    state = proctable.STATES.get(found[0], "other")
+    return Usage(cpu_seconds, int(found[21]) * _PAGE_BYTES, state)
 
 
 def usage_from_psutil(identity: Identity) -> Usage | None:
@@ -89,8 +86,7 @@ def usage_from_psutil(identity: Identity) -> Usage | None:
             return Usage(
                 times.user + times.system,
                 process.memory_info().rss,
-                process.num_threads(),
-                process.num_fds(),
+                proctable.STATES.get(process.status(), "other"),
             )
     except psutil.Error:
         return None
@@ -101,7 +97,7 @@ def _first_look(identity: Identity) -> _Seen:
     return _Seen(time.monotonic() - proctable.age_seconds(identity), 0.0)
 
 
-def _look(seen: _Seen, usage: Usage, children: int) -> Sample:
+def _look(seen: _Seen, usage: Usage) -> Sample:
     now = time.monotonic()
     if now - seen.at >= _CPU_STRETCH_SECONDS:
         seen.cpu_percent = 100 * (usage.cpu_seconds - seen.cpu_seconds) / (now - seen.at)
@@ -109,7 +105,5 @@ def _look(seen: _Seen, usage: Usage, children: int) -> Sample:
     return Sample(
         rss_bytes=usage.rss_bytes,
         cpu_percent=round(max(0.0, seen.cpu_percent), 1),
-        threads=usage.threads,
-        fds=usage.fds,
-        children=children,
+        state=usage.state,
     )

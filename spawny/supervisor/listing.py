@@ -1,8 +1,9 @@
 """What clients are told of daemons: a status each, as fresh as the daemons answer.
 
 One rule: a listing waits a quarter of a second for pongs and not longer (a second for daemons that
-are being adopted); a daemon that is silent is listed as it was last known. What its process does is
-looked up for each listing: one that is stopped cannot tell.
+are being adopted); a daemon that is silent is listed as it was last known, and so is one without
+clients, who has said all there is to say. What its process does is looked up for each listing: one
+that is stopped cannot tell.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from dataclasses import replace
 
 from .. import control
 from . import actions, explaining
-from .events import ProcessesSeen
+from .events import HealthSampled, ProcessesSeen
 from .fleet import Fleet, PendingListing
 from .lifecycle import ALIVE, State
 from .policy import describe_exit, shown_state
 from .records import Record
-from .values import Caller
+from .values import Caller, Identity, ProcessState
 
 PONG_SECONDS = 0.25
 
@@ -37,16 +38,17 @@ def request(
     if name is not None and fleet.find(name) is None:
         fleet.refuse_unknown(caller, name)
         return
-    awaited = frozenset(
-        each.name for each in fleet.alive() if name in (None, each.name) and _ping(fleet, each, now)
-    )
+    if name is None:
+        asked = [each for each in fleet.alive() if not each.life.is_quiet]
+    else:
+        asked = [each for each in fleet.alive() if each.name == name]
+    awaited = frozenset(each.name for each in asked if _ping(fleet, each, now))
     is_new = any(each.life.sample is None for each in fleet.alive())
-    if is_new or now - fleet.sampled_at >= _SAMPLE_AGE_SECONDS:
-        sample(fleet, now)
     is_adopting = any(fleet.records[each].is_being_adopted for each in awaited)
     patience = _ADOPTION_SECONDS if is_adopting else PONG_SECONDS
     fleet.listings.append(PendingListing(caller, name, awaited, now + patience, is_explained))
-    if not glance(fleet):
+    look = sample if is_new or now - fleet.sampled_at >= _SAMPLE_AGE_SECONDS else _glance
+    if not look(fleet, now):
         settle(fleet, None, now)
 
 
@@ -67,46 +69,57 @@ def linked(fleet: Fleet, record: Record, now: float) -> None:
         _ping(fleet, record, now)
 
 
-def sample(fleet: Fleet, now: float) -> None:
-    """Look at every process."""
+def _processes(fleet: Fleet) -> tuple[tuple[str, Identity], ...]:
+    return tuple((each.name, each.identity) for each in fleet.alive() if each.identity)
+
+
+def sample(fleet: Fleet, now: float) -> bool:
+    """Look at every process; False where there is none."""
     fleet.sampled_at = now
-    processes = tuple((each.name, each.identity) for each in fleet.alive() if each.identity)
+    processes = _processes(fleet)
     if processes:
         fleet.do(actions.SampleHealth(processes))
+    return bool(processes)
 
 
-def glance(fleet: Fleet) -> bool:
-    """See what every process does; False where there is none."""
-    processes = tuple((each.name, each.identity) for each in fleet.alive() if each.identity)
+def _glance(fleet: Fleet, now: float) -> bool:
+    """See no more of every process than what it does."""
+    processes = _processes(fleet)
     if processes:
         fleet.do(actions.GlanceAtProcesses(processes))
     return bool(processes)
 
 
+def on_sampled(fleet: Fleet, event: HealthSampled, now: float) -> None:
+    for name, seen in event.samples.items():
+        record = fleet.records.get(name)
+        if record is not None and record.state in ALIVE:
+            _see(fleet, record.lived(sample=seen), seen.state, now)
+    settle(fleet, None, now)
+
+
 def on_processes_seen(fleet: Fleet, event: ProcessesSeen, now: float) -> None:
     for name, state in event.states.items():
         record = fleet.records.get(name)
-        if record is None or record.state not in ALIVE:
-            continue
-        since = record.life.uninterruptible_since
-        fleet.put(
-            record.lived(
-                process_state=state,
-                uninterruptible_since=None
-                if state != "uninterruptible"
-                else (now if since is None else since),
-            )
-        )
-        if state == "stopped":
-            settle(fleet, name, now)  # there is no answer to wait for
+        if record is not None and record.state in ALIVE:
+            _see(fleet, record, state, now)
     settle(fleet, None, now)
+
+
+def _see(fleet: Fleet, record: Record, state: ProcessState, now: float) -> None:
+    if state != record.life.process_state:
+        since = now if state == "uninterruptible" else None
+        record = record.lived(process_state=state, uninterruptible_since=since)
+    fleet.put(record)
+    if state == "stopped":
+        settle(fleet, record.name, now)  # there is no answer to wait for
 
 
 def check_health(fleet: Fleet, now: float) -> None:
     """The regular look: processes from outside, daemons by a ping, logs by their size."""
     fleet.checked_at = now
-    sample(fleet, now)
-    glance(fleet)
+    if sample(fleet, now):
+        fleet.do(actions.CountKills(tuple(identity for _, identity in _processes(fleet))))
     if fleet.journal_problem:
         fleet.do(actions.RetryJournal())
     names = []

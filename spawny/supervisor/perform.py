@@ -57,7 +57,6 @@ class Performer:
             case actions.SweepSession(name, identity, signal, mark):
                 return [self._processes.sweep(name, identity, signal, mark)]
             case actions.GlanceAtProcesses(processes):
-                self._processes.memory.look(identity for _, identity in processes)
                 seen = {name: proctable.state(identity) for name, identity in processes}
                 return [events.ProcessesSeen({k: v for k, v in seen.items() if v is not None})]
             case actions.SendLoad(link, request):
@@ -93,6 +92,8 @@ class Performer:
                 if reason:
                     logger.warning("closed a link: %s", reason)
                 self._daemons.close(link)
+            case actions.CountKills(identities):
+                self._processes.memory.look(identities)
             case actions.WatchProcess(name, identity):
                 self._processes.watch(name, identity)
             case actions.SnapshotDescendants(identity, mark):

@@ -102,6 +102,7 @@ class Processes:
         if identity is None:
             raise RuntimeError(f"process {child.pid} was started, but is not in the process table")
         self._watch(_Watched(request.name, identity, None, child))
+        self.memory.look([identity])
         return ChildSpawned(request.name, identity, offset, request.mark)
 
     def _command(self, request: control.StartDaemon, interpreter: Interpreter) -> list[str]:

@@ -97,7 +97,7 @@ def is_alive(identity: Identity) -> bool:
     return process is not None and process.identity == identity and not process.is_zombie
 
 
-_STATES: dict[bytes | str, ProcessState] = {
+STATES: dict[bytes | str, ProcessState] = {
     b"T": "stopped",
     b"t": "stopped",  # by a debugger
     b"D": "uninterruptible",
@@ -121,7 +121,7 @@ def state(identity: Identity) -> ProcessState | None:
             found = psutil.Process(identity.pid).status()
     except (psutil.Error, OSError):
         return None
-    return _STATES.get(found, "other") if is_alive(identity) else None
+    return STATES.get(found, "other") if is_alive(identity) else None
 
 
 def age_seconds(identity: Identity) -> float:

@@ -64,6 +64,7 @@ class Life:
     busy: Busy | None = None
     pong_at: float | None = None
     pinged_at: float | None = None  # when the ping was sent that is still unanswered
+    is_quiet: bool = False  # its last pong holds: no client is there, none has come or gone since
     sample: Sample | None = None
     process_state: ProcessState = "other"
     uninterruptible_since: float | None = None  # seen so at every look from then on

@@ -15,7 +15,6 @@ from .events import (
     DefinitionLoaded,
     DefinitionLost,
     EndingAnnounced,
-    HealthSampled,
     JournalRead,
     JournalTried,
     LinkLost,
@@ -90,7 +89,7 @@ def _link_up(fleet: Fleet, record: Record, event: DaemonHello, now: float) -> No
     if before.link is not None and before.link != event.link:
         fleet.do(actions.CloseLink(before.link))
     record = before.moved(_HELLO[event.state], link=event.link, version=event.version).lived(
-        clients=event.clients, calls=event.calls, pinged_at=None
+        clients=event.clients, calls=event.calls, pinged_at=None, is_quiet=False
     )
     if record.state is State.READY:
         ready_at = now if record.life.ready_at is None else record.life.ready_at
@@ -151,7 +150,7 @@ def on_ending(fleet: Fleet, event: EndingAnnounced, now: float) -> None:
 def on_clients_changed(fleet: Fleet, event: ClientsChanged, now: float) -> None:
     record = fleet.linked(event.link)
     if record is not None:
-        fleet.put(record.lived(clients=event.clients))
+        fleet.put(record.lived(clients=event.clients, is_quiet=False))
 
 
 def on_pong(fleet: Fleet, event: PongReceived, now: float) -> None:
@@ -166,6 +165,7 @@ def on_pong(fleet: Fleet, event: PongReceived, now: float) -> None:
             figures=event.figures,
             pong_at=now,
             pinged_at=None,
+            is_quiet=not event.clients and event.busy is None,
         )
     )
     listing.settle(fleet, record.name, now)
@@ -186,13 +186,6 @@ def on_stacks(fleet: Fleet, event: StacksDumped, now: float) -> None:
     if record is not None and pending is not None and pending.name == record.name:
         del fleet.dumps[event.dump_id]
         fleet.reply(pending.caller, control.Stacks(event.text))
-
-
-def on_sampled(fleet: Fleet, event: HealthSampled, now: float) -> None:
-    for name, sample in event.samples.items():
-        record = fleet.records.get(name)
-        if record is not None and record.state in ALIVE:
-            fleet.put(record.lived(sample=sample))
 
 
 def on_journal_tried(fleet: Fleet, event: JournalTried, now: float) -> None:

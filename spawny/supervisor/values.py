@@ -75,9 +75,7 @@ class Sample:
 
     rss_bytes: int
     cpu_percent: float
-    threads: int
-    fds: int
-    children: int
+    state: ProcessState = "other"
 
 
 @dataclass(frozen=True, slots=True)

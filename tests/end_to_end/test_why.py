@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import spawny
+from spawny.client.ending import wait_gone
 from tests.cli.processes import spawny as command
 from tests.end_to_end.processes import PATIENCE_SECONDS, eventually, kill
 
@@ -26,9 +27,6 @@ def wait_for(path):
         return fifo.read()
 def keep_the_lock(path):
     threading.Thread(target=ctypes.PyDLL(None).open, args=(path.encode(), os.O_RDONLY)).start()
-def move(procs):
-    with open(procs, "w") as file:
-        file.write(str(os.getpid()))
 def eat():
     return len(bytearray(b"x") * 1_000_000_000)
 """
@@ -146,15 +144,19 @@ def cgroup() -> Iterator[Path]:
 
 def test_want_of_memory_is_told_from_other_kills(cgroup: Path) -> None:
     """The system's own count of them has risen."""
+    supervisor = spawny.connect()
+    pid = supervisor.version().pid
+    (cgroup / "cgroup.procs").write_text(str(pid))  # and so its daemons
     worker = spawny.run_script(WORKER, name="worker")
-    worker.move(str(cgroup / "cgroup.procs"))
-    assert spawny.connect().status("worker").state == "ready"  # it is looked at
     with pytest.raises(spawny.DaemonDied):
         worker.eat()
-    assert eventually(lambda: spawny.connect().why("worker").state == "ended")
-    (ending,) = spawny.connect().why("worker").endings
+    assert eventually(lambda: supervisor.why("worker").state == "ended")
+    (ending,) = supervisor.why("worker").endings
     assert ending.is_out_of_memory
     assert "most likely by the system for want of memory" in ending.how
+    with wait_gone(pid) as wait:
+        supervisor.shutdown()
+        assert wait(10)  # or its cgroup could not be removed
 
 
 def test_a_full_disk_stops_nobody(home: Path) -> None:

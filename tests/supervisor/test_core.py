@@ -709,6 +709,23 @@ def test_a_listing_waits_for_pongs(world: World) -> None:
     assert (idle.name, idle.state, idle.clients, idle.calls) == ("b", "ready", 2, 7)
 
 
+def test_a_daemon_without_clients_is_not_asked_again(world: World) -> None:
+    """It has nothing new to say until one comes, which it tells by itself; unless it is asked for
+    by its name."""
+    process = world.ready()
+    assert process.link is not None
+    idle = events.PongReceived(process.link, clients=0, calls=7, busy=None)
+    world.ask(control.ListDaemons())
+    world.tell(idle)
+    assert world.is_answered(world.ask(control.ListDaemons()))
+    assert len(world.done_of(actions.PingDaemon)) == 1
+    assert not world.is_answered(world.ask(control.ListDaemons("etl")))
+    world.tell(idle)
+    world.tell(events.ClientsChanged(process.link, 1))
+    world.tell(events.ClientsChanged(process.link, 0))
+    assert not world.is_answered(world.ask(control.ListDaemons()))
+
+
 def test_a_silent_daemon_costs_a_quarter_of_a_second(world: World) -> None:
     """And the next listing, when it has been silent for a second, nothing."""
     world.ready()

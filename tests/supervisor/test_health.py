@@ -21,22 +21,17 @@ def me() -> Identity:
 
 
 def test_a_look_at_this_process() -> None:
-    """Its memory, threads, descriptors and children, all plausible."""
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    """Its memory, plausible, and that it does nothing unusual."""
     look = Health().sample([("me", me())]).samples["me"]
-    child.communicate(b"\n")
     assert 5_000_000 < look.rss_bytes < 5_000_000_000
-    assert look.threads >= 1
-    assert look.fds >= 3
-    assert look.children >= 1
+    assert look.state == "other"
 
 
 def test_proc_and_psutil_tell_the_same() -> None:
     """Whichever the system has."""
     proc, portable = health.usage_from_proc(me()), health.usage_from_psutil(me())
     assert proc and portable
-    assert proc.threads == portable.threads
-    assert abs(proc.fds - portable.fds) <= 1  # of the directory that is being listed
+    assert proc.state == portable.state == "other"
     assert abs(proc.cpu_seconds - portable.cpu_seconds) < 1
     assert abs(proc.rss_bytes - portable.rss_bytes) < 10_000_000
 

@@ -5,7 +5,7 @@ when the test says so, and a signal only marks a process as dying.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from spawny import control
 from spawny.settings import Settings
@@ -80,6 +80,7 @@ class World:
         self.spawn_problem: str | None = None
         self.sweep_leaves = 0
         self.states: dict[str, ProcessState] = {}
+        self.samples: dict[str, Sample] = {}
         self._last_pid = 100
         self._last_link = 0
         self._last_request = 0
@@ -190,6 +191,9 @@ class World:
                     self.processes[identity].signals.append(signal_name)
             case actions.SweepSession(name, identity):
                 yield events.SessionSwept(name, identity, self.sweep_leaves)
+            case actions.SampleHealth(processes):
+                names = {name for name, _ in processes} | set(self.states)
+                yield events.HealthSampled({name: self._sample(name) for name in names})
             case actions.GlanceAtProcesses():
                 yield events.ProcessesSeen(self.states)
             case actions.CloseLink(link):
@@ -237,6 +241,9 @@ class World:
 
     # --- shortcuts ------------------------------------------------------------------------------
 
+    def _sample(self, name: str) -> Sample:
+        return replace(self.samples.get(name, sample()), state=self.states.get(name, "other"))
+
     def ready(self, request: control.StartDaemon | None = None) -> Process:
         """A daemon that serves."""
         before = set(self.processes)
@@ -254,4 +261,4 @@ def refusal(message: control.Message) -> control.Refused:
 
 
 def sample(cpu_percent: float = 0.0) -> Sample:
-    return Sample(30_000_000, cpu_percent, threads=2, fds=9, children=0)
+    return Sample(30_000_000, cpu_percent)
