@@ -43,6 +43,7 @@ class Events:
         self._reader = wire.FrameReader()
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(3)]
         self._ending: str | None = None
+        self._comes_back = False
         self._sending = threading.Lock()
 
     def send(self, frame: bytes | Parts) -> None:
@@ -72,6 +73,7 @@ class Events:
                 show(flags, self._decoders[flags].decode(body))
             elif kind == wire.ENDING:
                 self._ending = body.decode("utf-8", "replace")
+                self._comes_back = bool(flags & wire.COMES_BACK)
             elif (session := self.session()) is not None:
                 session.on_event(self, kind, flags, body)
         return bool(data)
@@ -82,7 +84,7 @@ class Events:
         if self._ending is not None:
             log("info", "[DaemonProxy] daemon process %s has ended: %s", self.pid, self._ending)
             if session is not None:
-                session.ended(f"has ended: {self._ending}", may_come_back=True)
+                session.on_events_ended(self, f"has ended: {self._ending}", self._comes_back)
         elif session is not None:
             session.on_events_over(self)
         self.sock.close()

@@ -14,7 +14,7 @@ from ..kernel import wire
 from ..kernel.buffers import Parts
 from .channel import Overdue
 from .proxy import ObjectProxy, call_request, checked_proxy, reference_of
-from .results import AnswerUnusable, exception_of, held, load
+from .results import AnswerUnusable, NotRun, exception_of, held, load
 from .scope import current
 from .serialize import dumps
 
@@ -105,10 +105,11 @@ class Batch:
             for future, *_ in calls:
                 future.cancel()
         elif self._session is not None:
-            self._run(self._session, calls)
+            self._run(
+                self._session, [each for each in calls if each[0].set_running_or_notify_cancel()]
+            )
 
     def _run(self, session: Session, calls: list[_Call]) -> None:
-        calls = [each for each in calls if each[0].set_running_or_notify_cancel()]
         scope = current.get()
         channel: Channel | None = None
         unloaded: list[tuple[int, Future[Any], bytes, int]] = []
@@ -126,6 +127,8 @@ class Batch:
             requests = [(kind, body, each | flags) for _, (kind, body, each), *_ in calls]
             for number, (answer, answer_flags, body) in channel.pipeline(requests, scope):
                 future = waiting[0][0]
+                if answer_flags & wire.NOT_RUN and answer == wire.ERROR:
+                    raise NotRun(body, answer_flags)  # nor were those after it
                 if answer == wire.ERROR:
                     raised = exception_of(session, body)
                     if scope is not None and scope.is_over():
@@ -160,17 +163,35 @@ class Batch:
                 channel.send(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
             is_intact = True
         except BaseException as error:
-            kind, request = waiting[0][2] if waiting else (wire.HELD, ())
+            is_untold = isinstance(error, NotRun) or not getattr(error, "is_sent", True)
+            again = [each for each in waiting if is_untold and _may_be_sent_again(each)]
+            kind, request = [*again, *waiting][0][2] if waiting else (wire.HELD, ())
             reason = session.broken(channel, error, scope, kind, request)
-            for future, *_ in calls:
-                if not future.done():
-                    future.set_exception(reason)
-            if reason is error:
-                raise
-            raise reason from None
+            if reason is None:
+                lost = StaleReference(f"daemon {session.name!r} has ended: this was not run")
+                left = {id(each[0]) for each in again}
+                for future, *_ in calls:
+                    if not future.done() and id(future) not in left:
+                        future.set_exception(lost)
+            else:
+                for future, *_ in calls:
+                    if not future.done():
+                        future.set_exception(reason)
+                if reason is error:
+                    raise
+                raise reason from None
         finally:
             if channel is not None and is_intact:
                 session.give_back(channel)
+        if not is_intact:
+            self._run_of_session = session.run
+            self._run(session, again)  # for the first time, in the next daemon
+
+
+def _may_be_sent_again(call: _Call) -> bool:
+    """Does the message mean the same to the next daemon?"""
+    _, (_, _, flags), (_, request), _ = call
+    return request[0] == wire.ROOT and not flags & (wire.WITH_REFERENCES | wire.WITH_BUFFERS)
 
 
 def batch() -> Batch:

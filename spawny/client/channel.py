@@ -16,6 +16,7 @@ import sys
 import time
 from collections import deque
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from ..errors import UnsafePath
 from ..kernel import wire
@@ -25,7 +26,7 @@ from .interrupt import PassingInterrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from .scope import Scope
@@ -53,10 +54,16 @@ Frame = tuple[int, int, bytes]
 
 
 class ChannelClosed(ConnectionError):
-    """The daemon closed the connection, or sends what makes no sense."""
+    """The daemon closed the connection, or sends what makes no sense.
 
-    def __init__(self) -> None:
+    `is_sent` is false where it has not taken all of the request, which then never runs;
+    `is_untouched` where it has taken nothing of what was sent at once.
+    """
+
+    def __init__(self, is_sent: bool = True, is_untouched: bool = False) -> None:
         super().__init__("the daemon closed the connection")
+        self.is_sent = is_sent
+        self.is_untouched = is_untouched
 
 
 class Overdue(Exception):
@@ -159,12 +166,12 @@ class Channel:
         number = self.number = self.number + 1
         data = before + wire.HEADER.pack(len(body), kind, flags, 0) + body
         if scope is not None:
-            return self._exchange_within(scope, number, data)
+            return self._exchange_within(scope, number, lambda: self.send_within(scope, data))
         self.send(data)
         return self._spin() or self.answer(number)
 
     def _exchange_within(
-        self, scope: Scope, number: int, data: bytes | Parts, is_sent: bool = False
+        self, scope: Scope, number: int, send: Callable[[], None], is_sent: bool = False
     ) -> Frame:
         try:
             if not scope.begin(self, number) or scope.remaining() == 0:
@@ -172,7 +179,7 @@ class Channel:
                     raise Overdue(Overdue.NOT_SENT)
                 is_withdrawn = self.interrupt(number) == "withdrawn"
                 raise Overdue(Overdue.WITHDRAWN if is_withdrawn else Overdue.INTERRUPTED)
-            self.send_within(scope, data)
+            send()
             # Not with a timeout: then a socket waits even if told not to.
             frame = self._waiting_answer() or self._spin()
             if frame is None:
@@ -205,8 +212,9 @@ class Channel:
         """
         sizes: deque[int] = deque()
         sent = pending = 0
+        untouched = len(requests)  # the first of those that the daemon surely has nothing of
         for index in range(len(requests)):
-            is_sent = sent > index
+            first = sent
             data = []
             while sent < len(requests):
                 kind, body, flags = requests[sent]
@@ -222,12 +230,40 @@ class Channel:
             # Counted as the daemon does: in the order in which they begin, and a callback of one
             # may make others before the next.
             number = self.number = self.number + 1
-            if scope is None:
-                self.send(join(data))
-                yield number, self._waiting_answer() or self._spin() or self.answer(number)
-            else:
-                yield number, self._exchange_within(scope, number, join(data), is_sent)
+            try:
+                if scope is None:
+                    untouched = min(untouched, self._offer(first, data))
+                    frame = self._waiting_answer() or self._spin() or self.answer(number)
+                else:
+                    offered = [untouched]
+
+                    send = partial(self._offer_within, offered, first, data, scope)
+                    try:
+                        frame = self._exchange_within(scope, number, send, first > index)
+                    finally:
+                        untouched = min(offered)
+            except ChannelClosed as closed:
+                closed.is_sent = index < untouched
+                raise
+            yield number, frame
             pending -= sizes.popleft()
+
+    def _offer(self, first: int, data: list[bytes | Parts], scope: Scope | None = None) -> int:
+        """Send the frames of requests from `first` on, if there are any; the first that the daemon
+        surely has not got whole. It may take no more, and have answered those before all the same.
+        """
+        try:
+            if data:
+                self.send_within(scope, join(data))
+        except ChannelClosed as closed:
+            if closed.is_untouched or len(data) == 1:
+                return first
+        return sys.maxsize
+
+    def _offer_within(
+        self, offered: list[int], first: int, data: list[bytes | Parts], scope: Scope
+    ) -> None:
+        offered.append(self._offer(first, data, scope))
 
     def _waiting_answer(self) -> Frame | None:
         """The answer, if it has come with the one before."""
@@ -237,18 +273,21 @@ class Channel:
 
     def send(self, data: bytes | Parts) -> None:
         """Send whole frames; raises `ChannelClosed`."""
-        sock = self.sock
+        sock, sent = self.sock, 0
         try:
             if type(data) is Parts:
                 data.goes_over(self)
                 for piece in data.pieces:
                     sock.sendall(piece)
+                    sent = 1
                 return
             sent = sock.send(data)  # type: ignore[arg-type]  # bytes
             if sent < len(data):
                 sock.sendall(memoryview(data)[sent:])  # type: ignore[arg-type]
         except OSError as error:
-            raise _reason(error) from error
+            if error.errno is None:
+                raise  # see _reason
+            raise ChannelClosed(is_sent=False, is_untouched=sent == 0) from error
 
     def send_within(self, scope: Scope | None, data: bytes | Parts) -> None:
         """The same, but raises `Overdue` where the scope ends before all of it was taken."""

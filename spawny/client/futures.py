@@ -314,11 +314,14 @@ class Line:
     def has_tasks(self) -> bool:
         return bool(self._tasks)
 
-    def daemon_ended(self, death: DaemonDied) -> None:
-        """The daemon is gone, and with it whatever was to come of these calls; on any thread."""
+    def daemon_ended(self, death: DaemonDied, *, comes_back: bool = False) -> None:
+        """The daemon is gone, and with it whatever was to come of these calls; on any thread. What
+        still waits is made in the next one, if it `comes_back`."""
         with self._changed:
-            lost = [*self._waiting, *self._tasks.values()]
-            self._waiting.clear()
+            lost = list(self._tasks.values())
+            if not comes_back:
+                lost += self._waiting
+                self._waiting.clear()
             self._tasks.clear()
             self._abandoned.clear()
             self._done.clear()

@@ -145,6 +145,10 @@ def _warn_of_changes(name: str, changed: list[tuple[str, str]]) -> None:
     warnings.warn(StaleModuleWarning(text, changed), stacklevel=level)
 
 
+class Unanswered(DaemonNotFound):
+    """The supervisor knows of a process, which does not answer; it may be ending."""
+
+
 def reach(session: Session) -> Channel:
     """A connection to the daemon of the session's name, whatever it takes short of starting it."""
     try:
@@ -162,7 +166,7 @@ def reach(session: Session) -> Channel:
     except CallTimeout:
         raise
     except OSError as error:
-        raise DaemonNotFound(
+        raise Unanswered(
             f"daemon {session.name!r} runs, but does not answer at {session.path};"
             f" see: spawny logs {session.name}"
         ) from error

@@ -26,7 +26,7 @@ _HALTED = ("stopped", "zombie", "uninterruptible", "unresponsive")
 _LIVING = ("starting", "loading", "ready", "busy", "unlinked", *_HALTED)
 
 
-def daemon_died(session: Session, operation: str) -> DaemonDied:
+def daemon_died(session: Session, operation: str, more: str = "") -> DaemonDied:
     """The error to raise when a daemon's connection closed during `operation`."""
     with wait_gone(session.started.get("pid", 0)) as wait:
         # The supervisor sees the same end at the same moment; asked before, it would know nothing.
@@ -35,7 +35,8 @@ def daemon_died(session: Session, operation: str) -> DaemonDied:
     how, exit_code, signal_name = _how(session, status)
     output = log_tail(session.name)
     return DaemonDied(
-        f"daemon {session.name!r} (pid {session.started.get('pid', '?')}) {how} during {operation};"
+        f"daemon {session.name!r} (pid {session.started.get('pid', '?')}) {how} during"
+        f" {operation}{more};"
         f" its last output is in: spawny logs {session.name}",
         exit_code=exit_code,
         signal_name=signal_name,

@@ -35,6 +35,19 @@ class AnswerUnusable(Exception):
         self.error = error
 
 
+class NotRun(Exception):
+    """The daemon ends, and has not begun the request that it answers so."""
+
+    def __init__(self, body: bytes, flags: int) -> None:
+        self.message: str = pickle.loads(body)[3]
+        self.comes_back = bool(flags & wire.COMES_BACK)
+
+    @property
+    def reason(self) -> str:
+        """What a session says of itself from now on."""
+        return f"is gone: {self.message}"
+
+
 def value_of(session: Session, channel: Channel, body: bytes, flags: int, nested: int = 0) -> Any:
     """The value; what of it does not load here, by reference, without a second call."""
     number = channel.number

@@ -18,7 +18,9 @@ import weakref
 from ..errors import (
     CallTimeout,
     DaemonDied,
+    DaemonNotFound,
     InvalidRequest,
+    SpawnyError,
     StaleReference,
 )
 from ..kernel import buffers, wire
@@ -28,7 +30,7 @@ from .log import log
 from .outcomes import cancelled, operation_name, overdue
 from .proxy import ObjectProxy
 from .references import Epitaph, ProxyRef, References, run_of
-from .results import AnswerUnusable, exception_of, value_of
+from .results import AnswerUnusable, NotRun, exception_of, value_of
 from .scope import Scope
 from .scope import current as current_scope
 from .serialize import dumps
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 # A daemon's control thread greets at once, however long a call or a definition takes.
 GREETING_SECONDS = 10.0
+
+# A daemon that is restarted over and over may end each time before it can be attached to.
+ATTACH_TRIES = 20
 
 
 class Session:
@@ -172,7 +177,9 @@ class Session:
         """One round trip: the result, or the remote exception raised here.
 
         Raises `DaemonDied` when the daemon ends before it answers; then nobody knows how far the
-        call came, and it is never repeated. Raises `SerializationError` before anything is sent.
+        call came, and it is never repeated. One that has surely not begun is made in the next
+        daemon of this name, where it is for the root; else the error says so. Raises
+        `SerializationError` before anything is sent.
         """
         if self.gone is not None:
             self.come_back(request)
@@ -210,15 +217,18 @@ class Session:
                 return value_of(self, channel, body, answer_flags, flags & wire.NESTED)
             if answer == wire.REFERENCE:
                 return self.proxy(*pickle.loads(body))
-            failure = exception_of(self, body)
+            if answer_flags & wire.NOT_RUN:
+                raise NotRun(body, answer_flags)
+            failure: BaseException | None = exception_of(self, body)
         except AnswerUnusable as unusable:
             raise unusable.error from unusable.__cause__
         except BaseException as error:
             broken, channel = channel, None  # there is nothing to give back
-            reason = self.broken(broken, error, scope, kind, request)
-            if reason is error:
+            failure = self.broken(broken, error, scope, kind, request, is_nested)
+            if failure is error:
                 raise
-            raise reason from (error if type(error) is ChannelClosed else None)
+            if failure is not None:
+                raise failure from (error if type(error) is ChannelClosed else None)
         finally:
             if channel is not None:
                 if has_oneways:
@@ -227,6 +237,8 @@ class Session:
                     channel.is_in_step = True
                 else:
                     self._give_back(channel)
+        if failure is None:
+            return self.request(kind, request, flags)  # for the first time, in the next daemon
         try:
             if scope is not None and scope.is_over():
                 raise overdue(self.name, scope, kind, request, Overdue.INTERRUPTED) from failure
@@ -301,12 +313,16 @@ class Session:
         scope: Scope | None,
         kind: int,
         request: tuple[Any, ...],
-    ) -> BaseException:
-        """The exception to raise where an exchange was broken off by `error`."""
-        if isinstance(error, ChannelClosed):
+        is_nested: bool = False,
+    ) -> BaseException | None:
+        """The exception to raise where an exchange was broken off by `error`. None where the
+        request has not run, and may: the session is attached to the next daemon."""
+        if isinstance(error, ChannelClosed | NotRun):
             self._discard(channel)
             if scope is not None and scope.ends_by_cancel():
                 return cancelled(self.name, kind, request)
+            if isinstance(error, NotRun) or not error.is_sent:
+                return self._not_run(error, kind, request, is_nested)
             return self._died(kind, request)
         if isinstance(error, Overdue):
             self._discard(channel)
@@ -368,7 +384,11 @@ class Session:
             channel.send_within(scope, wire.frame(kind, body, flags))
             channel.is_in_step = True
         except ChannelClosed as closed:
-            raise self._died(kind, request) from closed
+            self._oneways.pop(ident, None)
+            is_nested = bool(flags & wire.NESTED)
+            failure = self.broken(channel, closed, scope, kind, request, is_nested)
+            if failure is not None:
+                raise failure from closed
         except BaseException as error:
             # Half of it may have been sent; the calls before it are carried out all the same.
             self._oneways.pop(ident, None)
@@ -376,6 +396,9 @@ class Session:
             if isinstance(error, Overdue) and scope is not None:
                 raise overdue(self.name, scope, kind, request, error.how) from None
             raise
+        else:
+            return
+        self.send_oneway(kind, request)  # in the next daemon: this one did not take it
 
     def _free_channel(self) -> Channel:
         try:
@@ -397,8 +420,12 @@ class Session:
         except CallTimeout:
             raise
         except OSError as error:
-            raise self._died(None, ()) from error
-        self._ready(channel)
+            raise ChannelClosed(is_sent=False) from error
+        try:
+            self._ready(channel)
+        except ChannelClosed as closed:
+            closed.is_sent = False
+            raise
         return channel
 
     def _give_back(self, channel: Channel) -> None:
@@ -415,11 +442,47 @@ class Session:
         """Attach anew for a root's proxy: to the daemon that runs under this name now, if any."""
         if request[0] != wire.ROOT or not self._may_come_back:
             raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
-        from .launch import reach
+        from .launch import Unanswered, reach
 
         with self._coming_back:
-            if self.gone is not None:
-                self._attach_anew(reach)
+            for left in reversed(range(ATTACH_TRIES)):
+                if self.gone is None:
+                    return
+                try:
+                    self._attach_anew(reach)
+                except (ChannelClosed, Unanswered) as error:
+                    # It has ended again meanwhile.
+                    if not left:
+                        raise DaemonNotFound(
+                            f"daemon {self.name!r} ends again and again; see: spawny logs"
+                            f" {self.name}"
+                        ) from error
+
+    def _not_run(
+        self, error: NotRun | ChannelClosed, kind: int, request: tuple[Any, ...], is_nested: bool
+    ) -> BaseException | None:
+        """The daemon has ended before it began this request: see `broken`."""
+        what = operation_name(kind, request)
+        if isinstance(error, NotRun):
+            self.ended(error.reason, may_come_back=True, comes_back=error.comes_back)
+        else:
+            self.ended("has ended", may_come_back=True, comes_back=request[:1] == (wire.ROOT,))
+        try:
+            if is_nested or request[:1] != (wire.ROOT,):
+                if isinstance(error, NotRun) and error.comes_back:
+                    raise StaleReference(
+                        f"daemon {self.name!r}, where this object lived, {error.reason}; {what} was"
+                        " not run"
+                    )
+                raise DaemonNotFound
+            self.come_back(request)
+        except (StaleReference, InvalidRequest) as problem:
+            return problem
+        except (SpawnyError, OSError):  # there is none, or none that can be reached
+            from .obituary import daemon_died
+
+            return daemon_died(self, what, "; it was not run")
+        return None
 
     def _attach_anew(self, reach: Callable[[Session], Channel]) -> None:
         before = self.started
@@ -517,6 +580,11 @@ class Session:
         elif kind == wire.DONE and self.line is not None:
             self.line.task_done(*pickle.loads(body))
 
+    def on_events_ended(self, events: background.Events, reason: str, comes_back: bool) -> None:
+        """On the listener's thread: the daemon has ended, as it had said."""
+        if events is self._events:  # else it is known, and this session has another by now
+            self.ended(reason, may_come_back=True, comes_back=comes_back)
+
     def on_events_over(self, events: background.Events) -> None:
         """On the listener's thread: the daemon is gone without a word. Who makes a request will
         find out; for those who wait for tasks there, somebody has to."""
@@ -543,16 +611,22 @@ class Session:
             self._events.leave()
 
     def ended(
-        self, reason: str, *, may_come_back: bool = False, death: DaemonDied | None = None
+        self,
+        reason: str,
+        *,
+        may_come_back: bool = False,
+        comes_back: bool = False,
+        death: DaemonDied | None = None,
     ) -> None:
         """The daemon has ended: nothing that it held exists any more. Only its root may come back,
-        in the next daemon of this name."""
+        in the next daemon of this name; what is yet to be sent need not fail if it `comes_back`."""
         if self.gone is not None:
             return
         self.gone = reason
         self._may_come_back = may_come_back
         if self.line is not None:
-            self.line.daemon_ended(death or DaemonDied(f"daemon {self.name!r} {reason}"))
+            error = death or DaemonDied(f"daemon {self.name!r} {reason}")
+            self.line.daemon_ended(error, comes_back=comes_back)
         for channel in [*self._pool, *self._oneways.values()]:
             self._discard(channel)
         self._pool.clear()

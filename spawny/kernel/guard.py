@@ -231,7 +231,9 @@ class Guard(threading.Thread):
             self.hung_up(connection)
 
     def _first_frame(self, connection, kind, body):
-        if kind == wire.HELLO:
+        if kind == wire.HELLO and self._exit_at is not None:
+            self.hung_up(connection)  # it has sent no request yet, and shall send none
+        elif kind == wire.HELLO:
             greet(self, connection, *pickle.loads(body))
         else:
             errands.run(self, connection, kind, body)
@@ -351,7 +353,7 @@ class Guard(threading.Thread):
 
     # --- the end ---
 
-    def end(self, reason):
+    def end(self, reason, comes_back=False):
         """No new clients; what runs is interrupted; the interpreter shuts down, or is made to."""
         if self._exit_at is not None:
             return
@@ -359,13 +361,14 @@ class Guard(threading.Thread):
         self._end_at = None
         self._close_listener()
         self.phone.report({"type": "ending", "reason": reason})
-        goodbye = wire.frame(wire.ENDING, reason.encode("utf-8", "replace"))
+        flags = wire.COMES_BACK if comes_back else 0
+        goodbye = wire.frame(wire.ENDING, reason.encode("utf-8", "replace"), flags)
         for connection in self.server.listeners + self._parting:
             connection.push(goodbye)
         if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
             # Should C code keep the GIL, this thread cannot end the process; the system can.
             signal.setitimer(signal.ITIMER_REAL, EXIT_SECONDS + 1)
-        self.server.end(reason)
+        self.server.end(reason, comes_back)
 
     def _close_listener(self):
         self._listener.unlink()

@@ -133,7 +133,8 @@ class Phone:
         self._answer(header, "interrupted", done=bool(done))
 
     def _on_stop(self, header, blob):
-        self._guard.end(str(header.get("reason") or "stop requested"))
+        reason = str(header.get("reason") or "stop requested")
+        self._guard.end(reason, header.get("comes_back") is True)
 
     _COMMANDS = {
         "load": _on_load,

@@ -22,6 +22,7 @@ from .calls import Calls
 from .failures import KernelError, describe_error, error_frame, format_error
 from .floor import Floor, Relief
 from .modules import Modules
+from .refusals import turn_away
 from .running import Running
 from .tasks import Tasks
 
@@ -60,6 +61,7 @@ class Server:
         self.tasks = Tasks()
         self.is_ending = False
         self.ending_reason = ""
+        self.comes_back = False  # will the daemon be started anew once it has ended?
         self.forwards = True
         self.load_output = []
         self._load_output_bytes = 0
@@ -106,9 +108,11 @@ class Server:
         self.flush()
         os._exit(code if isinstance(code, int) else 1)
 
-    def end(self, reason):
-        """Leave the loop: at once when idle, else by interrupting what runs."""
+    def end(self, reason, comes_back=False):
+        """Leave the loop: at once when idle, else by interrupting what runs. Nobody is adopted
+        any more."""
         self.ending_reason = reason
+        self.comes_back = comes_back
         self.is_ending = True
         self.post(lambda: None)
         self.calls.interrupt()
@@ -122,6 +126,11 @@ class Server:
                 self._turn()
             except KeyboardInterrupt:
                 pass  # it came a moment too late: what it was meant for is over
+        while self._inbox:
+            action, args = self._inbox.popleft()
+            if action == self.adopt:
+                action(*args)
+        turn_away(self, list(self._connections.values()), carries_oneways=False)
 
     def _turn(self, is_idle=True):
         """Wait until there is something to do, and do it. While a call here waits for its callback

@@ -62,7 +62,7 @@ STARTED = 32  # first answer to HELLO: a dict, see server.py
 READY = 33  # second answer to HELLO: (root reference, connection id)
 VALUE = 34  # the pickled value
 REFERENCE = 35  # (oid, type id, shadowed names, description of the type or None)
-ERROR = 36  # (pickled exception or None, module, qualname, message, traceback)
+ERROR = 36  # a failure, see failures.py
 OUTPUT = 37  # text in UTF-8; the flags are the stream, 1 or 2
 ENDING = 38  # the reason in UTF-8; only on event connections
 ACK = 39  # pickled answer to an errand
@@ -88,6 +88,10 @@ LOST = 128  # there was no memory for its body, which was thrown away
 
 # --- flags of a VALUE ---
 IS_HELD = 1  # it names classes that the client may lack: HELD is possible until the next request
+
+# --- flags of an ERROR, of spawny's own, and COMES_BACK of an ENDING, too ---
+NOT_RUN = 1  # the daemon ends, and has not begun this request
+COMES_BACK = 2  # it will be started anew
 
 # --- flags of a RETURN ---
 UNLOADED = 1  # the arguments could not be loaded: call back again, each element by itself

@@ -79,6 +79,7 @@ class SendStacks(Action):
 class SendStop(Action):
     link: int
     reason: str
+    comes_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def stop(
         record = await_end(fleet, record, now, reason, cause)
         fleet.publish("stopping", record, reason)
         if record.link is not None:
-            fleet.do(actions.SendStop(record.link, reason))
+            fleet.do(actions.SendStop(record.link, reason, bool(record.deferred)))
         else:
             escalate(fleet, record, now)
 

@@ -86,8 +86,9 @@ class Performer:
                 self._daemons.send(link, {"type": "interrupt", "id": number, "call": None})
             case actions.SendStacks(link, number):
                 self._daemons.send(link, {"type": "stacks", "id": number})
-            case actions.SendStop(link, reason):
-                self._daemons.send(link, {"type": "stop", "reason": reason})
+            case actions.SendStop(link, reason, comes_back):
+                header = {"type": "stop", "reason": reason, "comes_back": comes_back}
+                self._daemons.send(link, header)
             case actions.CloseLink(link, reason):
                 if reason:
                     logger.warning("closed a link: %s", reason)

@@ -1,0 +1,209 @@
+"""Calls that a daemon has not begun when it ends: made in the next one, or told apart."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import spawny
+from spawny.client.proxy import reference_of
+from tests.end_to_end.processes import is_gone, kill
+from tests.interpreters import Interpreter
+
+COUNTING = """
+import os, threading, time
+class Counter:
+    def __init__(self, path):
+        self.path = path
+    def note(self, text):
+        with open(self.path, "a") as file:
+            file.write(text + "\\n")
+        return os.getpid()
+    def hold(self):
+        with open(self.path, "a") as file:
+            file.write("holding\\n")
+        while True:
+            time.sleep(60)
+    def other(self):
+        return Other()
+class Other:
+    def __reduce__(self):
+        raise TypeError("it stays")
+    def pid(self):
+        return os.getpid()
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "counting_here.py").write_text(COUNTING)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "counting_here"
+
+
+@pytest.fixture
+def start(home: Path, tmp_path: Path, module: str) -> Iterator[Callable[..., spawny.ObjectProxy]]:
+    names = []
+
+    def begin(python: str, name: str = "counter", **options: object) -> spawny.ObjectProxy:
+        definition = spawny.InstanceDefinition(module, "Counter", str(tmp_path / "notes"))
+        root = spawny.run_object(definition, python, name=name, **options)  # type: ignore[arg-type]
+        names.append(name)
+        return root
+
+    yield begin
+    for name in names:
+        with suppress(spawny.DaemonNotFound):
+            spawny.connect().stop(name)
+
+
+def lines(tmp_path: Path) -> list[str]:
+    return (tmp_path / "notes").read_text().splitlines()
+
+
+def hold(root: spawny.ObjectProxy, tmp_path: Path, pool: ThreadPoolExecutor) -> object:
+    """Have the daemon in a call that does not end, and know that it is."""
+    (tmp_path / "notes").touch()
+    future = pool.submit(root.hold)
+    while "holding" not in lines(tmp_path):
+        spawny.daemon(root).status()
+    return future
+
+
+def test_a_call_that_waits_is_made_in_the_restarted_daemon(
+    start: Callable[..., spawny.ObjectProxy], tmp_path: Path, interpreter: Interpreter
+) -> None:
+    """The restart interrupts what runs; what has not begun runs once, in the next process."""
+    root = start(interpreter.path)
+    before = spawny.daemon(root).pid
+    with ThreadPoolExecutor() as pool:
+        held = hold(root, tmp_path, pool)
+        waiting = [pool.submit(root.note, str(n)) for n in range(3)]
+        while sum(len(each.sock.getpeername()) > 0 for each in _channels(root)) < 4:
+            pass
+        spawny.connect().restart("counter")
+        with pytest.raises(spawny.DaemonDied, match="was ended while this ran"):
+            held.result()  # type: ignore[attr-defined]
+        pids = {each.result() for each in waiting}
+    assert before not in pids
+    assert len(pids) == 1
+    assert sorted(lines(tmp_path)) == ["0", "1", "2", "holding"]
+
+
+def _channels(root: spawny.ObjectProxy) -> list[object]:
+    return list(reference_of(root).session._channels)
+
+
+def test_no_call_is_lost_or_made_twice_over_restarts(
+    start: Callable[..., spawny.ObjectProxy], tmp_path: Path
+) -> None:
+    """Threads that call, in every shape, while the daemon is restarted again and again: each call
+    that was answered ran once, each that was not may have run once, as its error says."""
+    root = start("3.11")
+    over = threading.Event()
+    answered: list[str] = []
+    doubtful: list[str] = []
+    said: list[str] = []
+
+    def call(worker: int) -> None:
+        count = 0
+        while not over.is_set():
+            text = f"{worker}-{count}"
+            count += 1
+            try:
+                if worker == 0:
+                    with spawny.batch() as batch:
+                        futures = [batch.call(root.note, f"{text}-{n}") for n in range(5)]
+                    for n, future in enumerate(futures):
+                        texts = f"{text}-{n}"
+                        try:
+                            future.result()
+                            answered.append(texts)
+                        except spawny.DaemonDied:
+                            doubtful.append(texts)
+                    continue
+                if worker == 1:
+                    spawny.submit(root.note, text).result()
+                else:
+                    root.note(text)
+                answered.append(text)
+            except spawny.DaemonDied as error:
+                doubtful.append(text)
+                said.append(str(error))
+
+    with ThreadPoolExecutor() as pool:
+        workers = [pool.submit(call, n) for n in range(4)]
+        for _ in range(5):
+            spawny.connect().restart("counter")
+        over.set()
+        for each in workers:
+            each.result()
+    assert all("was ended while this ran" in each for each in said)
+    found = lines(tmp_path)
+    assert len(found) == len(set(found))
+    assert set(answered) <= set(found)
+    assert set(found) <= {*answered, *doubtful}
+
+
+def test_another_reference_is_stale_and_says_that_nothing_ran(
+    start: Callable[..., spawny.ObjectProxy], tmp_path: Path
+) -> None:
+    """A request on what the daemon held beside its root cannot be made in the next process."""
+    root = start("3.11")
+    other = root.other()
+    with ThreadPoolExecutor() as pool:
+        held = hold(root, tmp_path, pool)
+        waiting = pool.submit(other.pid)
+        while len(_channels(root)) < 2:
+            pass
+        spawny.connect().restart("counter")
+        with pytest.raises(spawny.StaleReference):
+            waiting.result()
+        with pytest.raises(spawny.DaemonDied):
+            held.result()  # type: ignore[attr-defined]
+
+
+def test_a_daemon_that_does_not_come_back_says_that_the_call_was_not_run(
+    start: Callable[..., spawny.ObjectProxy], tmp_path: Path
+) -> None:
+    """`stop` is for good: DaemonDied, and nothing ran."""
+    root = start("3.11")
+    with ThreadPoolExecutor() as pool:
+        held = hold(root, tmp_path, pool)
+        waiting = pool.submit(root.note, "never")
+        while len(_channels(root)) < 2:
+            pass
+        spawny.connect().stop("counter")
+        with pytest.raises(spawny.DaemonDied, match="not run"):
+            waiting.result()
+        with pytest.raises(spawny.DaemonDied, match="was ended while this ran"):
+            held.result()  # type: ignore[attr-defined]
+    assert "never" not in lines(tmp_path)
+
+
+def test_a_call_to_a_daemon_that_was_killed_is_made_in_the_next(
+    start: Callable[..., spawny.ObjectProxy], tmp_path: Path
+) -> None:
+    """Where nothing of a request was taken it did not run; the restart policy brings the next."""
+    root = start("3.11", restart="on-failure")
+    root.note("first")
+    pid = spawny.daemon(root).pid
+    kill(pid)
+    assert root.note("second") != pid
+    assert lines(tmp_path) == ["first", "second"]
+
+
+def test_a_killed_daemon_that_is_not_restarted_died(
+    start: Callable[..., spawny.ObjectProxy], tmp_path: Path
+) -> None:
+    """As before, with the word that nothing ran."""
+    root = start("3.11")
+    pid = spawny.daemon(root).pid
+    root.note("first")
+    kill(pid)
+    with pytest.raises(spawny.DaemonDied, match=r"SIGKILL.*not run"):
+        root.note("second")
+    assert is_gone(pid)
