@@ -69,6 +69,7 @@ class StartDaemon(Message):
     when it is sent again because a supervisor died in between, no second daemon starts.
     `python` is a path, a venv directory or a version; `caller_python` the client's own executable.
     One that is not `is_named` has a generated name, and its log goes with it when it ends well.
+    `max_rss` is in bytes, `max_age` and `call_deadline` are in seconds.
     `kernel` is the client's own `boot.py`, so that the daemon speaks the client's call protocol;
     where that file is gone, as after an upgrade, or not given, the supervisor's own is used.
     """
@@ -92,6 +93,10 @@ class StartDaemon(Message):
     is_named: bool = True
     kernel: str = ""
     asked_by: str = ""
+    max_rss: int | None = since(2, None)
+    max_calls: int | None = since(2, None)
+    max_age: float | None = since(2, None)
+    call_deadline: float | None = since(2, None)
     definition: bytes = b""
 
     @property
@@ -268,6 +273,11 @@ class DaemonStatus(Message):
     call_p50_seconds: float | None = None
     call_p90_seconds: float | None = None
     call_p99_seconds: float | None = None
+    max_rss: int | None = None
+    max_calls: int | None = None
+    max_age: float | None = None
+    call_deadline: float | None = None
+    restart_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,23 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         default=60.0,
         help="seconds until it has to be ready (default: 60)",
     )
+    parser.add_argument(
+        "--max-rss",
+        metavar="SIZE",
+        help="start it anew between calls when it has more memory than this, such as 2GB",
+    )
+    parser.add_argument(
+        "--max-calls", type=int, metavar="N", help="start it anew after so many requests"
+    )
+    parser.add_argument(
+        "--max-age", type=float, metavar="S", help="start it anew between calls after S seconds"
+    )
+    parser.add_argument(
+        "--call-deadline",
+        type=float,
+        metavar="S",
+        help="interrupt a call that takes more than S seconds; end the daemon if that is ignored",
+    )
     parser.add_argument("--cwd", metavar="DIR", help="its directory (default: this one)")
     parser.add_argument(
         "--env",
@@ -108,6 +125,10 @@ def _start(options: argparse.Namespace) -> ObjectProxy:
             restart=options.restart,
             idle_timeout=options.idle_timeout,
             start_timeout=options.start_timeout,
+            max_rss=options.max_rss,
+            max_calls=options.max_calls,
+            max_age=options.max_age,
+            call_deadline=options.call_deadline,
             env=dict(options.env),
             **chosen,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -31,6 +32,16 @@ class Options(TypedDict, total=False):
     """Names of modules that are imported there before the definition. Default: none."""
     start_timeout: float
     """Seconds for interpreter and definition to be ready. Default: 60."""
+    max_rss: int | str | None
+    """Resident memory, in bytes or as a text such as "2 GB" or "1.5 GiB", beyond which it is
+    started anew between calls. Default: no limit."""
+    max_calls: int | None
+    """Requests, as `spawny ps` counts them, after which it is started anew. Default: no limit."""
+    max_age: float | None
+    """Seconds from when it is ready until it is started anew between calls. Default: no limit."""
+    call_deadline: float | None
+    """Seconds that one call may take: a longer one is interrupted and raises `CallTimeout`; where
+    it does not heed that, the daemon is ended. Default: no limit."""
     output: Literal["forward", "log"]
     """Where prints go besides the log: forward to the clients, or nowhere. Default: forward."""
 
@@ -53,12 +64,45 @@ def check_options(options: Mapping[str, Any]) -> None:
     for key in ("idle_timeout", "start_timeout"):
         if key in options and not (key == "idle_timeout" and options[key] is None):
             _check_seconds(key, options[key])
+    for key in ("max_age", "call_deadline"):
+        if options.get(key) is not None:
+            _check_seconds(key, options[key])
+            if options[key] == 0:
+                raise InvalidRequest(f"{key} is more than 0 seconds, or None")
+    max_calls = options.get("max_calls")
+    if max_calls is not None and (type(max_calls) is not int or max_calls < 1):
+        raise InvalidRequest(f"max_calls is a number from 1 on, or None, not {max_calls!r}")
+    size_bytes(options.get("max_rss"))
     _check_preload(options.get("preload", ()))
     environ, cwd = options.get("env", {}), options.get("cwd", ".")
     if not isinstance(environ, Mapping):
         raise InvalidRequest(f"env is a mapping of names to texts, not {environ!r}")
     if not isinstance(os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd, str):
         raise InvalidRequest(f"cwd is a directory's path, not {cwd!r}")
+
+
+_UNITS = {"": 1, "B": 1}
+for _power, _letter in enumerate("KMGT", 1):
+    _UNITS[_letter] = _UNITS[_letter + "B"] = 1000**_power
+    _UNITS[_letter + "IB"] = 1024**_power
+
+
+def size_bytes(size: int | str | None) -> int | None:
+    """A size in bytes from a number or a text such as "2 GB" (2 * 1000^3) or "1.5 GiB" (1024^3).
+
+    Raises `InvalidRequest`.
+    """
+    if size is None:
+        return None
+    if isinstance(size, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-zA-Z]*)\s*", size)
+        unit = _UNITS.get(match[2].upper()) if match else None
+        found = int(float(match[1]) * unit) if match and unit else 0
+    else:
+        found = size if type(size) is int else 0
+    if not 0 < found < 2**62:
+        raise InvalidRequest(f"max_rss is a number of bytes or a text such as '2 GB', not {size!r}")
+    return found
 
 
 def _check_preload(names: object) -> None:

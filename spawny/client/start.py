@@ -22,7 +22,7 @@ from .ending import wait_gone
 from .launch import enter
 from .log import default_logger
 from .obituary import start_failed
-from .options import Options
+from .options import Options, size_bytes
 from .proxy import ObjectProxy
 from .run import END_SECONDS, end_daemon
 from .session import Session
@@ -80,6 +80,10 @@ def _request(definition: Definition, python: str | None, options: Options) -> St
         output=options.get("output", "forward"),
         preload=list(options.get("preload", ())),
         is_named=name is not None,
+        max_rss=size_bytes(options.get("max_rss")),
+        max_calls=options.get("max_calls"),
+        max_age=options.get("max_age"),
+        call_deadline=options.get("call_deadline"),
         kernel=_KERNEL,
         asked_by=asker(),
         definition=definition.payload(),

@@ -56,6 +56,8 @@ class Calls:
         # How many took so long: by the exponent of the fourth power of their seconds, so that four
         # buckets are an octave. Of all ways that were tried this takes the least time.
         self.durations = [0] * 256
+        self.limit = -1  # the count that is to be told
+        self.on_limit = None
         self.running = None  # of the thread that has the floor
         self.waiting = []  # for their callbacks
         self._caller = None  # (connection, thread) that what is printed now belongs to
@@ -112,13 +114,17 @@ class Calls:
             interrupts.forget(running)
             if self._server.is_child:
                 self._server.exit_child(error)
+            if running.limit is not None and issubclass(type(error), KeyboardInterrupt):
+                error = KernelError("CallTimeout", running.limit, format_error(error))
             # Whoever interrupts one of many calls does not want the rest of them either.
             is_cut_off = flags & wire.PIPELINED and issubclass(type(error), KeyboardInterrupt)
             reply = self._failed(connection, flags, error)
         if self._server.is_child:
             self._server.exit_child(None)
         connection.running = running.outer
-        self.count += 1
+        count = self.count = self.count + 1
+        if count == self.limit:
+            self.on_limit(count)
         seconds = monotonic() - running.since
         seconds *= seconds
         self.durations[frexp(seconds * seconds)[1]] += 1  # a negative one counts from the end
@@ -261,6 +267,17 @@ class Calls:
             return "withdrawn"
         connection.cancelled.discard(number)
         return ""
+
+    def limit_reached(self, connection, number, text):
+        """The same as `interrupt` for a request that has run too long, which is told so: the text
+        is that of its CallTimeout."""
+        running = connection.running
+        while running is not None and running.number != number:
+            running = running.outer
+        if running is None:
+            return ""
+        running.limit = text
+        return self._interrupt(running)
 
     def _interrupt(self, running):
         with self._settling:

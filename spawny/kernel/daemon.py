@@ -9,7 +9,7 @@ our_main = None  # boot.py's module, kept alive
 
 
 def main(name, token, runtime):
-    server = Server(name)
+    server = Server(name, runtime)
     guard = Guard(server, name, token, runtime)
     guard.start()
     server.run()

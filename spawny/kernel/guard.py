@@ -7,6 +7,7 @@ supervisor's signals are what is left.) So it is with all that this thread runs:
 """
 
 import collections
+import functools
 import os
 import pickle
 import select
@@ -17,10 +18,12 @@ import time
 import traceback
 
 from . import errands, wire
+from .failures import TEXT_LIMIT
 from .forks import at_fork
 from .greeting import greet, start_calls
 from .listener import Listener
 from .phone import Phone
+from .recycling import SETTLE_SECONDS, tell
 from .server import LOADING, NEW
 from .sessions import (
     Connection,
@@ -29,6 +32,7 @@ from .sessions import (
     receive_with_descriptors,
     unread_bytes,
 )
+from .watch import Watch
 
 # The one who asked for this daemon connects within milliseconds; if it died instead, a daemon that
 # ends with its last client must not wait for a first one for ever.
@@ -73,6 +77,8 @@ class Guard(threading.Thread):
         self._end_at = time.monotonic() + ORPHAN_SECONDS
         self._end_reason = "no definition came"
         self._exit_at = None
+        self._settled_at = None  # when to see to the order to make room for a successor
+        self.call_watch = None  # of calls that must not take long
         self._inbox = collections.deque()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -115,6 +121,8 @@ class Guard(threading.Thread):
             self.phone.ring_at,
             self._listen_again_at,
             self._trim_at,
+            self._settled_at,
+            self.call_watch and self.call_watch.look_at,
         )
         due = [at for at in times if at is not None]
         if not due:
@@ -130,6 +138,11 @@ class Guard(threading.Thread):
         if self._trim_at is not None and now >= self._trim_at:
             self._trimming = [each for each in self._trimming if each.segments.trim()]
             self._trim_at = now + TRIM_SECONDS if self._trimming else None
+        if self._settled_at is not None and now >= self._settled_at:
+            self._settled()
+        watch = self.call_watch
+        if watch is not None and watch.look_at is not None and now >= watch.look_at:
+            watch.look()
         # Only once nothing waits: who left may have an event connection in the listener's backlog,
         # and somebody else may be knocking.
         if is_quiet and self._end_at is not None and now >= self._end_at:
@@ -351,16 +364,58 @@ class Guard(threading.Thread):
             self._end_at = time.monotonic() + FIRST_ATTACH_SECONDS
             self._end_reason = "the definition failed"
 
+        self.server.calls.limit = self.definition.get("max_calls") or -1
+        self.server.calls.on_limit = self.phone.limit_reached
+        if self.definition.get("call_deadline"):
+            self.call_watch = self.server.watch = Watch(self, self.definition["call_deadline"])
+
     # --- the end ---
 
-    def end(self, reason, comes_back=False):
+    def recycle(self, order):
+        """Make room for a successor as soon as nothing runs; what is urgent, now."""
+        if self._exit_at is not None:
+            return
+        before = self.server.recycling
+        if before is not None:
+            before.is_urgent = before.is_urgent or order.is_urgent
+            before.is_on_request = before.is_on_request and order.is_on_request
+            before.reason, before.token = order.reason, order.token
+            self._settle(before)
+            return
+        order.begin = functools.partial(self.phone.report, {"type": "saving"})
+        order.end = functools.partial(self.ask, self._end_for, order)
+        order.keep = functools.partial(self._kept, order)
+        order.on_task_over = functools.partial(self.ask, self._settle, order)
+        self.server.begin_recycling(order)
+        self._settle(order)
+
+    def _settle(self, order):
+        """Look again when whoever was about to make the next request has made it."""
+        self._settled_at = order.settles_at = time.monotonic() + SETTLE_SECONDS
+
+    def _settled(self):
+        self._settled_at = None
+        order = self.server.recycling
+        if order is not None and order.is_urgent:
+            self.server.leave(order.reason)
+        else:
+            self.server.post(lambda: None)
+
+    def _end_for(self, order):
+        self.end(order.reason, comes_back=True, recycled=True, saved=order.has_saved)
+
+    def _kept(self, order, error):
+        text, trace = (each[-TEXT_LIMIT:] for each in tell(error))
+        self.phone.report({"type": "kept", "token": order.token, "error": text, "traceback": trace})
+
+    def end(self, reason, comes_back=False, **fields):
         """No new clients; what runs is interrupted; the interpreter shuts down, or is made to."""
         if self._exit_at is not None:
             return
         self._exit_at = time.monotonic() + EXIT_SECONDS
         self._end_at = None
         self._close_listener()
-        self.phone.report({"type": "ending", "reason": reason})
+        self.phone.report(dict(fields, type="ending", reason=reason))
         flags = wire.COMES_BACK if comes_back else 0
         goodbye = wire.frame(wire.ENDING, reason.encode("utf-8", "replace"), flags)
         for connection in self.server.listeners + self._parting:

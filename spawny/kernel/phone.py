@@ -12,6 +12,7 @@ import time
 from . import link
 from .answers import describe_interpreter
 from .failures import TEXT_LIMIT
+from .recycling import Recycling
 from .running import stacks
 from .server import LOADING, NEW
 from .sessions import Connection, away_from_stdio, is_ours
@@ -91,6 +92,10 @@ class Phone:
             if command is not None:  # a newer supervisor may know more
                 command(self, header, blob)
 
+    def limit_reached(self, calls):
+        """On the main thread: so many calls were to be told."""
+        self.report({"type": "limit", "calls": calls})
+
     def _answer(self, header, kind, **fields):
         """Report what this command asks for."""
         self.report(dict(fields, type=kind, id=header.get("id")))
@@ -129,17 +134,29 @@ class Phone:
         self._answer(header, "stacks", text=stacks())
 
     def _on_interrupt(self, header, blob):
-        done = self._server.calls.interrupt()
+        calls, call = self._server.calls, header.get("call")
+        if call is None:
+            done = calls.interrupt()
+        else:
+            connection = self._guard.connection(call[0])
+            done = connection and calls.limit_reached(connection, call[1], str(header["reason"]))
         self._answer(header, "interrupted", done=bool(done))
 
     def _on_stop(self, header, blob):
         reason = str(header.get("reason") or "stop requested")
         self._guard.end(reason, header.get("comes_back") is True)
 
+    def _on_recycle(self, header, blob):
+        is_urgent = header.get("urgent") is True
+        has_end = self._guard.definition.get("idle_timeout") is not None
+        reason, token = str(header["reason"]), str(header["token"])
+        self._guard.recycle(Recycling(reason, token, is_urgent, has_end and not is_urgent))
+
     _COMMANDS = {
         "load": _on_load,
         "ping": _on_ping,
         "stacks": _on_stacks,
         "interrupt": _on_interrupt,
+        "recycle": _on_recycle,
         "stop": _on_stop,
     }

@@ -24,6 +24,7 @@ class Running:
         "thread",
         "is_cancelled",
         "dropped",
+        "limit",
     )
 
     def __init__(self, connection, number, kind, flags=0):
@@ -37,14 +38,16 @@ class Running:
         self.request = None  # its fields, once they are unpickled
         self.since = time.monotonic()
         self.is_cancelled = False
+        self.limit = None  # why it is interrupted, where it has run too long
         self.dropped = None  # callbacks that went meanwhile, to be told when it is over
 
     def describe(self, exports):
         """The "busy" of a pong."""
         connection = self.connection
         return {
+            "connection": connection.connection_id if connection else 0,
             "call": self.number,
-            "what": "its definition" if connection is None else self._what(exports),
+            "what": self.kind or "its definition" if connection is None else self._what(exports),
             "client_pid": connection.session.client_pid if connection else None,
             "seconds": round(time.monotonic() - self.since, 3),
         }

@@ -8,6 +8,7 @@ work by `post`.
 
 import collections
 import contextlib
+import functools
 import os
 import pickle
 import select
@@ -24,6 +25,7 @@ from .floor import Floor, Relief
 from .modules import Modules
 from .refusals import turn_away
 from .running import Running
+from .state import State
 from .tasks import Tasks
 
 READ_BYTES = 64 * 1024
@@ -47,8 +49,9 @@ NEW, LOADING, SERVING, FAILED = "new", "loading", "ready", "failed"
 class Server:
     """The daemon's objects and the loop that answers for them."""
 
-    def __init__(self, name):
+    def __init__(self, name, runtime):
         self.name = name
+        self.saved = State(runtime, name)
         self.exports = objects.Exports()
         self.answers = Answers(self.exports)
         self.modules = Modules()
@@ -61,6 +64,9 @@ class Server:
         self.tasks = Tasks()
         self.is_ending = False
         self.ending_reason = ""
+        self.recycling = None  # what is to be done before the end
+        self.watch = None  # of calls that must not take long
+        self._may_leave = threading.Event()
         self.comes_back = False  # will the daemon be started anew once it has ended?
         self.forwards = True
         self.load_output = []
@@ -111,8 +117,14 @@ class Server:
     def end(self, reason, comes_back=False):
         """Leave the loop: at once when idle, else by interrupting what runs. Nobody is adopted
         any more."""
-        self.ending_reason = reason
         self.comes_back = comes_back
+        self.recycling = None
+        self._may_leave.set()
+        self.leave(reason)
+
+    def leave(self, reason):
+        """Have the main thread leave its loop; what runs is interrupted."""
+        self.ending_reason = reason
         self.is_ending = True
         self.post(lambda: None)
         self.calls.interrupt()
@@ -121,16 +133,73 @@ class Server:
 
     def run(self):
         """Serve until `end()`."""
-        while not self.is_ending:
-            try:
-                self._turn()
-            except KeyboardInterrupt:
-                pass  # it came a moment too late: what it was meant for is over
+        is_over = has_saved = False
+        while not is_over:
+            while not self.is_ending:
+                try:
+                    self._turn()
+                    self._see_to_recycling()
+                except KeyboardInterrupt:
+                    pass  # it came a moment too late: what it was meant for is over
+            order = self.recycling
+            has_saved = order is not None and self._recycle(order)
+            is_over = has_saved or self._may_leave.is_set()
         while self._inbox:
             action, args = self._inbox.popleft()
             if action == self.adopt:
                 action(*args)
-        turn_away(self, list(self._connections.values()), carries_oneways=False)
+        turn_away(self, list(self._connections.values()), carries_oneways=has_saved)
+
+    # --- making room for a successor, see recycling.py ---
+
+    def begin_recycling(self, order):
+        """On the control thread: from now on requests for the root wait."""
+        if not self.is_ending:
+            self.recycling = order
+            self._answer_all = functools.partial(order.answer_all, self)
+            self.tasks.on_over = order.on_task_over
+
+    def _see_to_recycling(self):
+        order = self.recycling
+        if order is not None and order.is_due(self, self._connections.values()):
+            self.ending_reason = order.reason
+            self.is_ending = True
+
+    def _recycle(self, order):
+        """True if nothing is in the way of the end any more; False if this daemon is kept."""
+        try:
+            self._save(order)
+        except BaseException as error:
+            if self.is_child:
+                self.exit_child(error)
+            self._keep(order, error)
+            return False
+        order.end()
+        self._may_leave.wait()  # until nobody is let in any more
+        return True
+
+    def _save(self, order):
+        order.begin()
+        self.calls.running = Running(None, 0, "saving its state")
+        try:
+            order.has_saved = self.saved.save(self.exports.root, order.token)
+        finally:
+            self.calls.running = None
+            self.flush()
+
+    def _keep(self, order, error):
+        """The state cannot be saved: everything is as if nobody had asked."""
+        if self.recycling is order:
+            self.recycling = self.tasks.on_over = None
+            self.is_ending = False
+            del self._answer_all
+            order.keep(error)
+            for connection in list(self._connections.values()):
+                self.post(self._answer_late, connection)
+
+    def _answer_late(self, connection):
+        if connection.fd in self._connections:
+            self._answer_all(connection)
 
     def _turn(self, is_idle=True):
         """Wait until there is something to do, and do it. While a call here waits for its callback
@@ -150,11 +219,16 @@ class Server:
 
     def _wait(self):
         """The descriptors that have something to be read."""
+        if self.watch is not None:
+            self.watch.is_idle = True
         if not self.tasks.is_pending:
-            return [fd for fd, _ in self._poller.poll()]
-        ready = self.tasks.wait([self._wake_read] + list(self._connections))
-        if self.is_child:
-            self.exit_child(None)
+            ready = [fd for fd, _ in self._poller.poll()]
+        else:
+            ready = self.tasks.wait([self._wake_read] + list(self._connections))
+            if self.is_child:
+                self.exit_child(None)
+        if self.watch is not None:
+            self.watch.awake()
         return ready
 
     def wait_for(self, connection):
@@ -341,6 +415,8 @@ class Server:
         try:
             try:
                 root = load.load(payload, header.get("preload", ()))
+                if header.get("restore"):
+                    self.saved.restore(root, header["restore"])
             finally:
                 self.calls.running = None
         except BaseException as error:

@@ -73,6 +73,12 @@ class Tasks:
         self._asyncio = None
         self._loop = None
         self._under_way = set()  # the loop itself does not keep tasks alive
+        self.on_over = None  # called when one of these is over
+
+    @property
+    def is_under_way(self):
+        """Does a coroutine that a client has begun run on?"""
+        return bool(self._under_way)
 
     def start(self, awaitable, session):
         """The Task of something awaitable that was made for this session; runs in `wait`."""
@@ -90,6 +96,8 @@ class Tasks:
     def _over(self, task):
         self._under_way.discard(task)
         task.tell(self._loop)
+        if self.on_over is not None:
+            self.on_over()
 
     def _find_loop(self):
         """The current loop of the main thread, which locks and queues made by scripts belong to in

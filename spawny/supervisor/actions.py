@@ -54,6 +54,7 @@ class SendLoad(Action):
 
     link: int
     request: control.StartDaemon
+    restore: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,26 @@ class SendStop(Action):
     link: int
     reason: str
     comes_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SendRecycle(Action):
+    """Have a daemon end between calls, its state saved under this token; urgent: within a call."""
+
+    link: int
+    reason: str
+    token: str
+    is_urgent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptCall(Action):
+    """Interrupt this very call; its client is told `text`."""
+
+    link: int
+    connection: int
+    call: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

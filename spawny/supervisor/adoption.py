@@ -31,6 +31,7 @@ def read_journal(journal: Journal, paths: Paths) -> Iterator[JournalRead]:
             state=entry.state,
             restarts=entry.restarts,
             reason=entry.reason,
+            restore=entry.restore,
             identity=identity,
             endings=entry.endings,
             age_seconds=proctable.age_seconds(identity) if identity else 0.0,

@@ -12,7 +12,18 @@ from typing import Any
 
 from .. import control
 from ..settings import Settings
-from . import actions, configuration, endings, events, listing, reports, requests, starts, upgrade
+from . import (
+    actions,
+    configuration,
+    endings,
+    events,
+    limits,
+    listing,
+    reports,
+    requests,
+    starts,
+    upgrade,
+)
 from .fleet import Fleet
 
 _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
@@ -28,6 +39,10 @@ _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
     events.CallInterrupted: reports.on_interrupted,
     events.StacksDumped: reports.on_stacks,
     events.EndingAnnounced: reports.on_ending,
+    events.RecycleRefused: limits.on_kept,
+    events.SavingBegan: limits.on_saving,
+    events.LimitReached: limits.on_limit,
+    events.CallRunsLong: limits.on_long,
     events.LinkLost: reports.on_link_lost,
     events.ProcessExited: endings.on_process_exited,
     events.SessionSwept: endings.on_session_swept,
@@ -106,6 +121,7 @@ class Core:
         """When `DeadlineReached` is due; None: not before something else happens."""
         fleet = self.fleet
         due = [each.deadline for each in fleet.records.values() if each.deadline is not None]
+        due += [at for each in fleet.alive() if (at := limits.due(each)) is not None]
         due += [each.deadline for each in fleet.listings]
         due += [each.deadline for each in fleet.interrupts.values()]
         if (settles_at := upgrade.next_deadline(fleet)) is not None:
@@ -122,6 +138,8 @@ class Core:
         for name, record in list(fleet.records.items()):
             if record.deadline is not None and now >= record.deadline:
                 reports.on_deadline(fleet, fleet.records[name], now)
+        for record in fleet.alive():
+            limits.on_time(fleet, record.name, now)
         listing.settle(fleet, None, now)
         requests.expire_interrupts(fleet, now)
         requests.expire_dumps(fleet, now)

@@ -147,11 +147,16 @@ def close(fleet: Fleet, record: Record, now: float) -> None:
     _answer(fleet, record, now)
     if record.state not in (State.WAITING, State.FAILED):
         record = with_ending(record, now)
-    deferred = record.deferred
+    deferred, cause = record.deferred, record.life.cause
     record = record.changed(
         deadline=None, waiters=(), stoppers=(), deferred=(), identity=None, link=None
     )
-    if fleet.shutting_down or not is_to_restart(record):
+    if cause is Cause.RECYCLED and not fleet.shutting_down:
+        # Now, and by the rule for all that waits: no death, and no backoff.
+        record = record.moved(Input.RETRY, deadline=now, restart_reason=record.life.reason)
+        fleet.publish("restarting", fleet.put(record), record.life.reason)
+        fleet.do(actions.WriteJournal(record))
+    elif fleet.shutting_down or not is_to_restart(record):
         fleet.publish("ended", fleet.put(record.moved(Input.CLOSE)), record.life.reason)
         if record.life.cause is Cause.DECIDED and not record.request.is_named:
             # Nobody can ask for it by its name.
@@ -174,7 +179,8 @@ def _retry_or_give_up(fleet: Fleet, record: Record, now: float) -> None:
         fleet.publish("failed", record, detail)
     else:
         wait = backoff_seconds(record.failures, fleet.jitter(), fleet.settings)
-        record = fleet.put(record.moved(Input.RETRY, deadline=now + wait))
+        record = record.moved(Input.RETRY, deadline=now + wait)
+        record = fleet.put(record.changed(restart_reason=record.life.reason))
         fleet.publish("restarting", record, f"{record.life.reason}; again in {wait:.1f} s")
     fleet.do(actions.WriteJournal(record))
 

@@ -181,10 +181,48 @@ class StacksDumped(Event):
 
 @dataclass(frozen=True, slots=True)
 class EndingAnnounced(Event):
-    """The daemon has decided to end."""
+    """The daemon has decided to end; `recycled`: for its successor, `saved`: with its state."""
 
     link: int
     reason: str
+    recycled: bool = False
+    saved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecycleRefused(Event):
+    """The daemon goes on, since its state could not be saved."""
+
+    link: int
+    token: str
+    error: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavingBegan(Event):
+    """The daemon has nothing else to do than to save its state and end."""
+
+    link: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached(Event):
+    """The daemon has answered so many requests as it was to tell."""
+
+    link: int
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallRunsLong(Event):
+    """A call, told by its connection and number there, has run for half of what it may take."""
+
+    link: int
+    connection: int
+    call: int
+    what: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,3 +367,4 @@ class JournalRead(Event):
     crashed: bool
     left: Identity | None = None
     endings: tuple[Ending, ...] = ()
+    restore: str = ""

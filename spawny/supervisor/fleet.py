@@ -82,6 +82,7 @@ class Fleet:
         self.interrupts: dict[int, PendingInterrupt] = {}
         self.dumps: dict[int, PendingInterrupt] = {}  # numbered as interrupts are
         self.interrupt_id = 0
+        self.recycle_id = 0
         self.shutting_down = False
         self.shutdown_callers: list[Caller] = []
         self.is_exiting = False

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 
 from .. import control, errors
 from .lifecycle import State
-from .records import Record
+from .records import Cause, Record
 from .values import Ending, Identity, Interpreter
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,13 @@ class Entry:
     restarts: int
     reason: str
     endings: tuple[Ending, ...] = ()
+    restore: str = ""
+
+
+def _standing(record: Record) -> Standing:
+    if record.state is State.STOPPING and record.life.cause is Cause.RECYCLED:
+        return "waiting"  # once its process is gone
+    return _STANDINGS.get(record.state, "running")
 
 
 class Journal:
@@ -216,6 +223,7 @@ class Journal:
             **_typed(
                 {key: content[key] for key in ("restarts", "reason")}, restarts=int, reason=str
             ),
+            **_typed({"restore": content.get("restore", "")}, restore=str),
         )
         if content["format"] == 1:
             problem = self.keep(replace(request, definition=definition))
@@ -230,7 +238,8 @@ def _content(record: Record) -> dict[str, Any]:
         "format": FORMAT,
         "request": json.loads(header),
         "interpreter": asdict(record.interpreter),
-        "state": _STANDINGS.get(record.state, "running"),
+        "state": _standing(record),
+        "restore": record.restore,
         "identity": asdict(record.identity) if record.identity else None,
         "restarts": record.restarts,
         "reason": record.life.reason,

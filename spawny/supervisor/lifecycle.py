@@ -32,6 +32,7 @@ class Input(Enum):
     HELLO_READY = "hello, ready"
     LOADED = "definition loaded"
     LINK_LOST = "link lost"
+    KEPT = "kept"  # it was to be restarted, but its state cannot be saved
     STOP = "stop"  # by request, on a missed deadline, or by its own decision
     EXIT = "exit"  # the process is gone
     RETRY = "restart later"  # what the policy says once nothing is left of it:
@@ -55,6 +56,7 @@ HELLO_LOADING  loading  .        loading  loading  .        .        .        . 
 HELLO_READY    ready    ready    .        ready    .        .        .        .        .
 LOADED         .        ready    .        .        .        .        .        .        .
 LINK_LOST      .        unlinked unlinked .        .        .        .        .        .
+KEPT           .        .        .        .        ready    .        .        .        .
 STOP           stopping stopping stopping stopping .        .        .        .        .
 EXIT           sweeping sweeping sweeping sweeping sweeping .        .        .        .
 RETRY          waiting  .        .        .        waiting  waiting  .        .        .

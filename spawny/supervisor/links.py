@@ -216,7 +216,7 @@ def _parse_hello(link: int, header: dict[str, Any]) -> events.Event:
         version=f"{implementation} {'.'.join(map(str, version))}",
         state=state,  # type: ignore[arg-type]  # checked above
         clients=_number(header, "clients"),
-        calls=_number(header, "calls"),
+        calls=_count(header, "calls"),
     )
 
 
@@ -227,13 +227,15 @@ def _parse_pong(link: int, header: dict[str, Any]) -> events.Event:
     return events.PongReceived(
         link,
         clients=_number(header, "clients"),
-        calls=_number(header, "calls"),
+        calls=_count(header, "calls"),
         busy=None
         if busy is None
         else Busy(
             _text(busy, "what"),
             _number(busy, "client_pid") if busy.get("client_pid") is not None else None,
             _seconds(busy),
+            connection=_count(busy, "connection") if "connection" in busy else 0,
+            call=_count(busy, "call") if "call" in busy else 0,
         ),
         figures=_figures(header.get("figures")),
     )
@@ -269,7 +271,24 @@ _PARSERS: dict[str, Callable[[int, dict[str, Any]], events.Event]] = {
     "stacks": lambda link, header: events.StacksDumped(
         link, _number(header, "id"), _text(header, "text")
     ),
-    "ending": lambda link, header: events.EndingAnnounced(link, _text(header, "reason")),
+    "ending": lambda link, header: events.EndingAnnounced(
+        link,
+        _text(header, "reason"),
+        recycled=header.get("recycled") is True,
+        saved=header.get("saved") is True,
+    ),
+    "kept": lambda link, header: events.RecycleRefused(
+        link, _text(header, "token"), _text(header, "error"), _text(header, "traceback")
+    ),
+    "saving": lambda link, header: events.SavingBegan(link),
+    "limit": lambda link, header: events.LimitReached(link, _count(header, "calls")),
+    "long": lambda link, header: events.CallRunsLong(
+        link,
+        _count(header, "connection"),
+        _count(header, "call"),
+        _text(header, "what"),
+        _seconds(header),
+    ),
 }
 
 
@@ -281,9 +300,13 @@ def _text(header: dict[str, Any], key: str) -> str:
 
 
 def _number(header: dict[str, Any], key: str) -> int:
+    # A pid of 2^64 would raise in the operating system's functions.
+    return _count(header, key, below=2**31)
+
+
+def _count(header: dict[str, Any], key: str, below: int = 2**53) -> int:
     value = header.get(key)
-    # Whatever it counts, it fits: a pid of 2^64 would raise in the operating system's functions.
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
         raise codec.LinkError(f"{key} is {str(value)[:80]!r}, not a number")
     return value
 
@@ -298,8 +321,8 @@ def _seconds(header: dict[str, Any]) -> float:
 # --- what daemons are told ----------------------------------------------------------------------
 
 
-def load(request: control.StartDaemon) -> dict[str, Any]:
-    """The header that goes with a definition."""
+def load(request: control.StartDaemon, restore: str = "") -> dict[str, Any]:
+    """The header that goes with a definition; `restore` is the token of a state that was saved."""
     return {
         "type": "load",
         "sys_path": request.sys_path,
@@ -308,4 +331,7 @@ def load(request: control.StartDaemon) -> dict[str, Any]:
         "idle_timeout": request.idle_timeout,
         "output": request.output,
         "preload": request.preload,
+        "max_calls": request.max_calls,
+        "call_deadline": request.call_deadline,
+        "restore": restore,
     }

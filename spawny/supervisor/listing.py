@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import control
-from . import actions, explaining
+from . import actions, explaining, limits
 from .events import HealthSampled, ProcessesSeen
 from .fleet import Fleet, PendingListing
 from .lifecycle import ALIVE, State
@@ -95,6 +95,7 @@ def on_sampled(fleet: Fleet, event: HealthSampled, now: float) -> None:
         record = fleet.records.get(name)
         if record is not None and record.state in ALIVE:
             _see(fleet, record.lived(sample=seen), seen.state, now)
+            limits.check(fleet, name, now)
     settle(fleet, None, now)
 
 
@@ -183,6 +184,11 @@ def status(fleet: Fleet, record: Record, now: float) -> control.DaemonStatus:
         call_p50_seconds=life.figures.seconds_of(0.5),
         call_p90_seconds=life.figures.seconds_of(0.9),
         call_p99_seconds=life.figures.seconds_of(0.99),
+        max_rss=record.request.max_rss,
+        max_calls=record.request.max_calls,
+        max_age=record.request.max_age,
+        call_deadline=record.request.call_deadline,
+        restart_reason=record.restart_reason,
     )
 
 
@@ -195,4 +201,6 @@ def _reason(record: Record, now: float, fleet: Fleet) -> str:
         silent = now - life.pinged_at
         if silent >= fleet.settings.unresponsive_after_seconds:
             return f"has not answered for {silent:.0f} s"
-    return life.reason
+    if record.state is State.READY and life.recycle:
+        return f"to be started anew between calls: {life.recycle_reason}"
+    return life.reason or life.kept

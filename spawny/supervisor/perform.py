@@ -59,8 +59,8 @@ class Performer:
             case actions.GlanceAtProcesses(processes):
                 seen = {name: proctable.state(identity) for name, identity in processes}
                 return [events.ProcessesSeen({k: v for k, v in seen.items() if v is not None})]
-            case actions.SendLoad(link, request):
-                return self._load(link, request)
+            case actions.SendLoad():
+                return self._load(action.link, action.request, action.restore)
             case actions.KeepDefinition(request):
                 return [events.JournalTried(request.name, self._journal.keep(request))]
             case actions.WriteJournal(record):
@@ -88,6 +88,12 @@ class Performer:
                 self._daemons.send(link, {"type": "stacks", "id": number})
             case actions.SendStop(link, reason, comes_back):
                 header = {"type": "stop", "reason": reason, "comes_back": comes_back}
+                self._daemons.send(link, header)
+            case actions.SendRecycle(link, reason, token, is_urgent):
+                header = {"type": "recycle", "reason": reason, "token": token, "urgent": is_urgent}
+                self._daemons.send(link, header)
+            case actions.InterruptCall(link, connection, call, text):
+                header = {"type": "interrupt", "id": 0, "call": [connection, call], "reason": text}
                 self._daemons.send(link, header)
             case actions.CloseLink(link, reason):
                 if reason:
@@ -120,12 +126,12 @@ class Performer:
             case _:
                 raise TypeError(f"nobody performs {action!r}")
 
-    def _load(self, link: int, request: control.StartDaemon) -> list[events.Event]:
+    def _load(self, link: int, request: control.StartDaemon, restore: str) -> list[events.Event]:
         try:
             definition = self._journal.definition(request)
         except OSError as error:
             return [events.DefinitionLost(link, str(error))]
-        self._daemons.send(link, links.load(request), definition)
+        self._daemons.send(link, links.load(request, restore), definition)
         return []
 
     def _reply(self, action: actions.Reply) -> list[events.Event]:

@@ -36,6 +36,7 @@ class Cause(Enum):
 
     UNSAID = "unsaid"  # it just went: the exit status has to tell
     FAILURE = "failure"  # its definition raised, or it was not ready in time
+    RECYCLED = "recycled"  # it has made room for its successor
     DECIDED = "decided"  # by a client, or by the daemon as it was told to
 
 
@@ -45,6 +46,21 @@ class Waiter:
 
     caller: Caller
     existing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LongCall:
+    """A call that nears or has passed its deadline; `due` is the time of the next step."""
+
+    connection: int
+    call: int
+    what: str
+    due: float
+    is_asked: bool = False  # it was interrupted
+    stage: Stage = Stage.ASKED  # SIGTERM: it is to be seen whether that has helped
+
+    def changed(self, **changes: Any) -> LongCall:
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,13 @@ class Life:
     sample: Sample | None = None
     process_state: ProcessState = "other"
     uninterruptible_since: float | None = None  # seen so at every look from then on
+    # Limits.
+    sampled_at: float = 0.0  # when it was looked at for its own sake
+    long_call: LongCall | None = None
+    recycle: str = ""  # the token of the order to make room for its successor
+    recycle_reason: str = ""
+    recycle_after: float = 0.0  # no such order before that
+    kept: str = ""  # why the last order was not obeyed
     # Ending.
     stage: Stage = Stage.ASKED
     stop_at: float | None = None  # when the ending began
@@ -93,6 +116,8 @@ class Record:
     version: str = ""
     deadline: float | None = None
     restarts: int = 0
+    restart_reason: str = ""  # of the last one that nobody asked for
+    restore: str = ""  # the token of what the process before has saved
     failures: int = 0  # deaths in a row; sets the backoff
     deaths: tuple[float, ...] = ()
     endings: tuple[Ending, ...] = ()  # of its last processes, the latest first

@@ -6,7 +6,7 @@ One rule: a report is believed only from the link of the very process that it is
 from __future__ import annotations
 
 from .. import control
-from . import actions, endings, listing
+from . import actions, endings, limits, listing
 from .events import (
     CallInterrupted,
     ClientsChanged,
@@ -106,7 +106,7 @@ def _link_up(fleet: Fleet, record: Record, event: DaemonHello, now: float) -> No
     elif event.state == "new" and not record.request.digest:
         endings.stop(fleet, record.name, now, "its definition is lost", Cause.FAILURE)
     elif event.state == "new":
-        fleet.do(actions.SendLoad(event.link, record.request))
+        fleet.do(actions.SendLoad(event.link, record.request, record.restore))
     elif event.state == "failed":
         _await_failed(fleet, record, now, "its definition raised")
     record = fleet.records[record.name]
@@ -126,7 +126,11 @@ def on_link_lost(fleet: Fleet, event: LinkLost, now: float) -> None:
 def on_loaded(fleet: Fleet, event: DefinitionLoaded, now: float) -> None:
     record = fleet.linked(event.link)
     if record is not None and record.state is State.LOADING:
-        record = fleet.put(record.moved(Input.LOADED, deadline=None).lived(ready_at=now))
+        was_restored = bool(record.restore)
+        record = record.moved(Input.LOADED, deadline=None, restore="").lived(ready_at=now)
+        fleet.put(record)
+        if was_restored:
+            fleet.do(actions.WriteJournal(record))
         fleet.publish("ready", record, f"after {now - record.life.began_at:.2f} s")
 
 
@@ -143,8 +147,18 @@ def _await_failed(fleet: Fleet, record: Record, now: float, reason: str) -> None
 
 def on_ending(fleet: Fleet, event: EndingAnnounced, now: float) -> None:
     record = fleet.linked(event.link)
-    if record is not None and record.state is not State.STOPPING:
-        endings.await_end(fleet, record, now, event.reason, Cause.DECIDED)
+    if record is None:
+        return
+    if event.saved:
+        record = fleet.put(record.changed(restore=record.life.recycle))
+    if record.state is not State.STOPPING:
+        cause = Cause.RECYCLED if event.recycled else Cause.DECIDED
+        record = endings.await_end(fleet, record, now, event.reason, cause)
+    elif event.recycled:
+        # So long it was saving its state.
+        record = fleet.put(record.changed(deadline=now + fleet.settings.stop_grace_seconds))
+    if event.recycled:
+        fleet.do(actions.WriteJournal(record))
 
 
 def on_clients_changed(fleet: Fleet, event: ClientsChanged, now: float) -> None:
@@ -168,11 +182,15 @@ def on_pong(fleet: Fleet, event: PongReceived, now: float) -> None:
             is_quiet=not event.clients and event.busy is None,
         )
     )
+    limits.on_pong(fleet, record.name, now)
+    limits.check(fleet, record.name, now)
     listing.settle(fleet, record.name, now)
 
 
 def on_interrupted(fleet: Fleet, event: CallInterrupted, now: float) -> None:
     record = fleet.linked(event.link)
+    if record is not None and event.interrupt_id == 0 and not event.done:
+        limits.on_not_interrupted(fleet, record)
     pending = fleet.interrupts.get(event.interrupt_id)
     if record is None or pending is None or pending.name != record.name:
         return
@@ -217,6 +235,7 @@ def on_journal_read(fleet: Fleet, event: JournalRead, now: float) -> None:
         life,
         restarts=event.restarts,
         endings=event.endings,
+        restore=event.restore,
     )
     if event.identity is not None:
         deadline = now + fleet.settings.adoption_seconds

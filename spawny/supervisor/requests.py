@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import control
-from . import actions, configuration, endings, listing, once, starts, upgrade
+from . import actions, configuration, endings, limits, listing, once, starts, upgrade
 from .events import ClientGone, Requested
 from .fleet import Fleet, PendingInterrupt
 from .lifecycle import ALIVE, State
-from .records import Record
+from .records import Cause, Record
 from .values import Caller
 
 # A daemon's control thread answers at once, unless C code holds the interpreter's lock.
@@ -79,6 +79,17 @@ def _restart(fleet: Fleet, event: Requested, name: str, asked_by: str, now: floa
             f"daemon {name!r} cannot be restarted: its definition was lost with its journal;"
             " start it from its script with if_exists='replace'",
         )
+    elif record.state is State.READY and record.link is not None:
+        fleet.put(record.changed(deferred=(*record.deferred, event)))
+        record = endings.await_end(
+            fleet,
+            fleet.records[name].lived(asked_by=asked_by),
+            now,
+            "restart requested",
+            Cause.DECIDED,
+        )
+        fleet.publish("stopping", record, "restart requested")
+        limits.order(fleet, record, "restart requested", is_urgent=True)
     elif record.state in ALIVE or record.state is State.SWEEPING:
         fleet.put(record.changed(deferred=(*record.deferred, event)))
         endings.stop(fleet, name, now, "restart requested", asked_by=asked_by)

@@ -59,6 +59,7 @@ def begin(
     """A record to launch, of a daemon that is defined anew."""
     fleet.do(actions.KeepDefinition(request))
     before = fleet.find(request.name)
+    is_same = before is not None and before.request.digest == request.digest
     return Record(
         # The record lives as long as the daemon; the definition is needed for a moment.
         replace(request, definition=b""),
@@ -66,6 +67,7 @@ def begin(
         State.ENDED,
         Life(began_at=now),
         endings=before.endings if before else (),
+        restore=before.restore if before and is_same else "",
     )
 
 

@@ -38,6 +38,8 @@ class Busy:
     what: str
     client_pid: int | None
     seconds: float
+    connection: int = 0
+    call: int = 0
 
 
 # What the system says that the main thread of a process does: `uninterruptible` is a wait in the

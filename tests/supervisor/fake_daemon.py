@@ -74,6 +74,9 @@ def serve(state):
             say(type="pong", id=header["id"], clients=1, calls=5, busy=None)
         elif kind == "interrupt":
             say(type="interrupted", id=header["id"], done=name.startswith("busy"))
+        elif kind == "recycle" and not name.startswith("stubborn"):
+            say(type="ending", reason=header["reason"], recycled=True, saved=False)
+            return None
         elif kind == "stop" and not name.startswith("stubborn"):
             say(type="ending", reason=header["reason"])
             return None

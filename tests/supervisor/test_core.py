@@ -127,7 +127,8 @@ def test_replace_stops_and_starts_anew(world: World) -> None:
     """The answer is about the new process, which comes when the old one is gone."""
     old = world.ready()
     caller = world.ask(definition(token="t2", digest="d2", if_exists="replace"))
-    assert actions.SendStop(old.link or 0, "replaced by a new definition") in world.done
+    stop = actions.SendStop(old.link or 0, "replaced by a new definition", comes_back=True)
+    assert stop in world.done
     assert list(world.processes.values()) == [old]
     world.exit(old, code=0)
     new = world.only_process()

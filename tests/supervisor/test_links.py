@@ -119,7 +119,21 @@ def test_a_hello_becomes_an_event(daemons: Daemons) -> None:
                 "calls": 9,
                 "busy": {"call": 4, "what": "fit()", "client_pid": 77, "seconds": 1},
             },
-            events.PongReceived(1, 1, 9, Busy("fit()", 77, 1.0)),
+            events.PongReceived(1, 1, 9, Busy("fit()", 77, 1.0, call=4)),
+        ),
+        (
+            {"type": "ending", "reason": "max_age", "recycled": True, "saved": True},
+            events.EndingAnnounced(1, "max_age", recycled=True, saved=True),
+        ),
+        ({"type": "saving"}, events.SavingBegan(1)),
+        (
+            {"type": "kept", "token": "t", "error": "ValueError: no", "traceback": "T"},
+            events.RecycleRefused(1, "t", "ValueError: no", "T"),
+        ),
+        ({"type": "limit", "calls": 2**40}, events.LimitReached(1, 2**40)),
+        (
+            {"type": "long", "connection": 2, "call": 3, "what": "f()", "seconds": 0.5},
+            events.CallRunsLong(1, 2, 3, "f()", 0.5),
         ),
         (
             {
@@ -261,6 +275,9 @@ def test_a_definition_arrives_whole(daemons: Daemons) -> None:
         "idle_timeout": None,
         "output": "forward",
         "preload": [],
+        "max_calls": None,
+        "call_deadline": None,
+        "restore": "",
     }
 
 

@@ -1,0 +1,180 @@
+"""State that goes from a daemon to its successor, in real processes."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spawny
+from tests.end_to_end.processes import eventually, kill
+from tests.interpreters import Interpreter
+
+SCRIPT = """
+import os, time
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+points = []
+refuses = False
+was_restored = False
+
+def add(x):
+    points.append(Point(x))
+    return os.getpid()
+
+def xs():
+    return [each.x for each in points]
+
+def refuse(yes):
+    global refuses
+    refuses = yes
+
+def restored():
+    return was_restored
+
+def sleep(seconds):
+    time.sleep(seconds)
+
+def __spawny_save__():
+    if refuses:
+        raise ValueError("not now")
+    return points
+
+def __spawny_restore__(state):
+    global was_restored
+    if state and state[0].x == "poison" and os.path.exists(os.environ["POISON"]):
+        raise LookupError("cannot take this")
+    was_restored = True
+    points.extend(state)
+"""
+
+
+@pytest.fixture
+def run(home: Path, tmp_path: Path) -> Iterator[Any]:
+    def start(python: str | None = None, **options: Any) -> spawny.ObjectProxy:
+        env = {"POISON": str(tmp_path / "poison")}
+        return spawny.run_script(SCRIPT, python, name="keeper", env=env, **options)
+
+    yield start
+    spawny.connect().stop("keeper")
+
+
+def saved(home: Path) -> list[Path]:
+    folder = home / "run" / "saved"
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+def test_state_survives_a_restart(run: Any, home: Path, interpreter: Interpreter) -> None:
+    """Whatever can be pickled, instances of the script's classes too; nothing is left behind."""
+    root = run(interpreter.path)
+    before = root.add(1)
+    spawny.daemon(root).restart()
+    assert root.xs() == [1]
+    assert root.add(2) != before
+    spawny.connect().restart("keeper")
+    assert root.xs() == [1, 2]
+    assert saved(home) == []
+
+
+def test_state_survives_a_limit(run: Any, interpreter: Interpreter) -> None:
+    """Each process takes over what the one before had, and no call is missing in it."""
+    root = run(interpreter.path, max_calls=30)
+    pids = {root.add(n) for n in range(40)}
+    assert len(pids) > 1
+    assert root.xs() == list(range(40))
+
+
+def test_nothing_is_restored_after_a_crash(run: Any) -> None:
+    """What was saved once is used once."""
+    root = run(restart="on-failure")
+    root.add(1)
+    spawny.daemon(root).restart()
+    assert root.restored() is True
+    kill(spawny.connect().status("keeper").pid or 0)
+    assert root.restored() is False
+    assert root.xs() == []
+
+
+def test_a_state_that_cannot_be_saved_keeps_the_daemon(run: Any, home: Path) -> None:
+    """The restart is refused with the error; nothing is lost, and status tells why."""
+    root = run()
+    pid = root.add(1)
+    root.refuse(True)
+    with pytest.raises(spawny.SpawnyError, match=r"not restarted.*ValueError: not now"):
+        spawny.daemon(root).restart()
+    assert root.add(2) == pid
+    now = spawny.daemon(root).status()
+    assert "ValueError: not now" in now.reason
+    assert now.state == "ready"
+    assert saved(home) == []
+    root.refuse(False)
+    spawny.daemon(root).restart()
+    assert root.xs() == [1, 2]
+
+
+def test_a_limit_with_a_state_that_cannot_be_saved_keeps_it_too(run: Any) -> None:
+    """Calls go on in the same process."""
+    root = run(max_calls=20)
+    root.refuse(True)
+    pids = {root.add(n) for n in range(30)}
+    assert eventually(lambda: "ValueError: not now" in spawny.daemon(root).status().reason)
+    pids |= {root.add(n) for n in range(30, 40)}
+    assert len(pids) == 1
+    assert root.xs() == list(range(40))
+
+
+def test_a_state_that_cannot_be_restored_is_kept(run: Any, home: Path, tmp_path: Path) -> None:
+    """The start fails with the hook's error and names the file, which is for its owner alone; the
+    next start tries again."""
+    poison = tmp_path / "poison"
+    root = run()
+    root.add("poison")
+    poison.touch()
+    spawny.daemon(root).restart()
+    with pytest.raises(spawny.SpawnyError, match="cannot take this"):
+        spawny.attach("keeper")
+    (file,) = saved(home)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    poison.unlink()
+    assert eventually(lambda: spawny.connect().status("keeper").state == "ended")
+    assert str(file) in spawny.connect().status("keeper").reason
+    spawny.connect().restart("keeper")
+    assert spawny.attach("keeper").xs() == ["poison"]
+    assert saved(home) == []
+
+
+def test_a_restart_interrupts_what_runs_and_saves(run: Any) -> None:
+    """The call ends, its client is told; what was there is there again."""
+    root = run()
+    root.add(1)
+    future = spawny.submit(root.sleep, 60)
+    assert eventually(lambda: spawny.daemon(root).status().state == "busy")
+    spawny.connect().restart("keeper")
+    with pytest.raises(spawny.DaemonDied, match="was ended while this ran"):
+        future.result()
+    assert root.xs() == [1]
+
+
+def test_an_instance_has_methods_for_hooks(home: Path) -> None:
+    """Of its class, however private their names look."""
+    script = """
+class Box:
+    def __init__(self): self.content = None
+    def put(self, content): self.content = content
+    def get(self): return self.content
+    def __spawny_save__(self): return self.content
+    def __spawny_restore__(self, state): self.content = state
+"""
+    (home / "boxes_here.py").write_text(script)
+    box = spawny.run_object(
+        spawny.InstanceDefinition("boxes_here", "Box"), name="box", env={"PYTHONPATH": str(home)}
+    )
+    box.put([1, 2])
+    spawny.daemon(box).restart()
+    assert list(box.get()) == [1, 2]
+    spawny.daemon(box).stop()

@@ -1,0 +1,402 @@
+"""What the core decides at limits: a daemon is started anew between calls, a long call is ended."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from spawny import control
+from spawny.supervisor import actions, events
+from spawny.supervisor.lifecycle import State
+from spawny.supervisor.limits import NEAR_SECONDS, PONG_SECONDS, RETRY_SECONDS
+from spawny.supervisor.values import Busy
+from tests.supervisor.world import PYTHON, Process, World, definition, refusal, sample
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def ready(world: World, **limits: Any) -> Process:
+    return world.ready(replace(definition(), **limits))
+
+
+def order(world: World) -> actions.SendRecycle:
+    """The one order to make room that was sent."""
+    (sent,) = world.done_of(actions.SendRecycle)
+    assert isinstance(sent, actions.SendRecycle)
+    return sent
+
+
+def end(world: World, process: Process, *, saved: bool = False) -> Process:
+    """The daemon obeys; its successor's process."""
+    assert process.link is not None
+    reason = world.record().life.recycle_reason
+    world.tell(events.EndingAnnounced(process.link, reason, recycled=True, saved=saved))
+    world.exit(process, code=0)
+    world.wait(0)
+    return world.only_process()
+
+
+def test_the_count_of_calls_sets_it_off(world: World) -> None:
+    """Told by the daemon itself; no ping is needed."""
+    process = ready(world, max_calls=100)
+    world.tell(events.LimitReached(process.link or 0, 100))
+    sent = order(world)
+    assert (sent.link, sent.is_urgent) == (process.link, False)
+    assert sent.reason == "max_calls: it has served 100 of 100"
+    assert ("limit", "etl") in world.published
+    assert world.status("etl").reason.startswith("to be started anew between calls: max_calls")
+
+
+def test_a_pong_sets_it_off_as_well(world: World) -> None:
+    """What was told while no supervisor ran is not lost."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    assert order(world).reason.startswith("max_calls")
+
+
+def test_the_successor_comes_at_once(world: World) -> None:
+    """No backoff, and no death is counted; `restarts` is, and its reason kept."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    before = world.now
+    successor = end(world, process)
+    assert world.now == before
+    record = world.record()
+    assert (record.restarts, record.failures, record.deaths) == (1, 0, ())
+    assert record.restart_reason.startswith("max_calls")
+    assert ("died", "etl") not in world.published
+    world.tell(events.DefinitionLoaded(world.hello(successor)))
+    assert world.status("etl").restart_reason.startswith("max_calls")
+
+
+def test_a_busy_daemon_is_given_all_the_time(world: World) -> None:
+    """Between the order and the end of the call nothing is done to it."""
+    process = ready(world, max_age=10.0)
+    for _ in range(100):
+        world.wait(5)
+        world.pong(process.link, Busy("fit()", 9, 300.0))
+    assert order(world).reason == "max_age: it has been ready for 10 s"
+    assert process.signals == []
+    assert world.record().state is State.READY
+
+
+def test_the_age_counts_from_when_it_was_ready(world: World) -> None:
+    """To the second, whatever the health interval."""
+    world.ask(replace(definition(), max_age=12.0))
+    process = world.only_process()
+    world.wait(3)
+    link = world.hello(process)
+    world.tell(events.DefinitionLoaded(link))
+    world.wait(11.9)
+    assert not world.done_of(actions.SendRecycle)
+    world.wait(0.1)
+    order(world)
+
+
+def test_a_sample_over_max_rss_sets_it_off(world: World) -> None:
+    """Not one at the limit."""
+    ready(world, max_rss=30_000_000)
+    world.tell(events.HealthSampled({"etl": sample()}))
+    assert not world.done_of(actions.SendRecycle)
+    world.tell(events.HealthSampled({"etl": replace(sample(), rss_bytes=30_000_001)}))
+    assert order(world).reason == "max_rss: it has 30.0 MB of 30.0"
+
+
+def test_near_the_limit_it_is_looked_at_every_second(world: World) -> None:
+    """It alone, and only near the limit."""
+    process = ready(world, max_rss=40_000_000)
+    world.wait(2)
+    assert not world.done_of(actions.SampleHealth)
+    world.tell(events.HealthSampled({"etl": sample()}))
+    world.done.clear()
+    world.wait(3.5 * NEAR_SECONDS)
+    looks = world.done_of(actions.SampleHealth)
+    assert 3 <= len(looks) <= 5
+    assert looks[0] == actions.SampleHealth((("etl", process.identity),))
+
+
+def test_only_one_order_is_given(world: World) -> None:
+    """However often the limit is seen to be passed."""
+    process = ready(world, max_calls=7)
+    for _ in range(3):
+        world.pong(process.link)
+    order(world)
+
+
+@pytest.mark.parametrize("changes", [{"digest": ""}, {"max_calls": 8}])
+def test_nothing_is_ordered_for_no_reason(world: World, changes: dict[str, Any]) -> None:
+    """Below the limit, and where the definition is not known, it stays."""
+    process = ready(world, max_calls=7)
+    request = replace(world.record().request, **changes)
+    world.core.fleet.put(world.record().changed(request=request))
+    world.pong(process.link)
+    assert not world.done_of(actions.SendRecycle)
+
+
+def test_one_that_dies_meanwhile_has_died(world: World) -> None:
+    """Its policy decides, not the order."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    world.exit(process, signal_name="SIGKILL")
+    assert "etl" not in world.core.fleet.records
+
+
+def test_a_stop_overrules_the_order(world: World) -> None:
+    """It does not come back."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    caller = world.ask(control.StopDaemon("etl"))
+    world.exit(process, code=0)
+    assert isinstance(world.answer(caller), control.Done)
+    assert not world.processes
+
+
+def test_an_end_for_another_reason_is_no_recycling(world: World) -> None:
+    """Its last client left while it was to make room: it stays away."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    world.tell(events.EndingAnnounced(process.link or 0, "its last client left"))
+    world.exit(process, code=0)
+    world.wait(1)
+    assert not world.processes
+
+
+def test_a_state_that_cannot_be_saved_keeps_the_daemon(world: World) -> None:
+    """It is told why, and the order is given again after a minute."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    first = order(world)
+    world.tell(events.RecycleRefused(process.link or 0, first.token, "ValueError: no", "Trace"))
+    status = world.status("etl")
+    assert status.state == "ready"
+    assert status.reason == "it was kept, since its state cannot be saved: ValueError: no"
+    assert ("kept", "etl") in world.published
+    world.pong(process.link)
+    order(world)
+    world.wait(RETRY_SECONDS)
+    assert len({each.token for each in world.done_of(actions.SendRecycle)}) == 2  # type: ignore[attr-defined]
+
+
+def test_a_refusal_of_another_order_is_not_heard(world: World) -> None:
+    """Nor one from a link that is not known."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    world.tell(events.RecycleRefused(process.link or 0, "other", "no", ""))
+    world.tell(events.RecycleRefused(4711, order(world).token, "no", ""))
+    assert world.record().life.recycle
+
+
+def test_reports_of_nobody_are_not_heard(world: World) -> None:
+    """A link that is not known, and a call without a deadline."""
+    process = ready(world)
+    world.tell(events.LimitReached(4711, 1))
+    world.tell(events.CallRunsLong(4711, 1, 1, "f()", 1.0))
+    world.tell(events.CallRunsLong(process.link or 0, 1, 1, "f()", 1.0))
+    world.wait(10)
+    assert not world.done_of(actions.InterruptCall)
+
+
+# --- the deadline of calls ------------------------------------------------------------------------
+
+
+def long(world: World, process: Process, seconds: float = 1.0) -> None:
+    world.tell(events.CallRunsLong(process.link or 0, 3, 8, "fit()", seconds))
+
+
+def test_a_long_call_is_interrupted_at_its_deadline(world: World) -> None:
+    """That very call, when it has run for as long as it may."""
+    process = ready(world, call_deadline=2.0)
+    long(world, process)
+    world.wait(0.99)
+    assert not world.done_of(actions.InterruptCall)
+    world.wait(0.01)
+    (sent,) = world.done_of(actions.InterruptCall)
+    assert isinstance(sent, actions.InterruptCall)
+    assert (sent.link, sent.connection, sent.call) == (process.link, 3, 8)
+    assert "more than 2 s, its call_deadline" in sent.text
+
+
+def test_a_call_that_is_told_late_is_interrupted_at_once(world: World) -> None:
+    """It was in C code that kept the interpreter's lock, say."""
+    process = ready(world, call_deadline=2.0)
+    long(world, process, 3.0)
+    assert world.done_of(actions.InterruptCall)
+
+
+def test_a_call_that_was_over_is_forgotten(world: World) -> None:
+    """The daemon says so, and nothing more is done."""
+    process = ready(world, call_deadline=2.0)
+    long(world, process, 2.0)
+    world.tell(events.CallInterrupted(process.link or 0, 0, done=False))
+    world.wait(60)
+    assert process.signals == []
+
+
+@pytest.mark.parametrize("busy", [None, Busy("other()", 9, 1.0, connection=3, call=9)])
+def test_a_call_that_heeds_its_interrupt_is_forgotten(world: World, busy: Busy | None) -> None:
+    """After the grace a ping shows that it runs no more."""
+    process = ready(world, call_deadline=2.0)
+    long(world, process, 2.0)
+    world.tell(events.CallInterrupted(process.link or 0, 0, done=True))
+    world.wait(world.settings.stop_grace_seconds)
+    world.pong(process.link, busy)
+    world.wait(60)
+    assert process.signals == []
+
+
+def test_a_call_that_does_not_ends_with_its_daemon(world: World) -> None:
+    """By signals: what does not listen is not asked."""
+    process = ready(world, call_deadline=2.0, restart="on-failure")
+    long(world, process, 2.0)
+    world.wait(world.settings.stop_grace_seconds)
+    world.pong(process.link, Busy("fit()", 9, 7.0, connection=3, call=8))
+    assert process.signals == ["SIGTERM"]
+    world.wait(world.settings.term_grace_seconds)
+    assert process.signals == ["SIGTERM", "SIGKILL"]
+    world.exit(process, signal_name="SIGKILL")
+    record = world.record()
+    assert record.state is State.WAITING
+    assert record.restart_reason == (
+        "call_deadline: fit() took more than 2 s and ignored its interrupt"
+    )
+
+
+def test_one_that_cannot_even_answer_is_ended_as_well(world: World) -> None:
+    """It is in C code that keeps the interpreter's lock."""
+    process = ready(world, call_deadline=2.0)
+    long(world, process, 2.0)
+    world.wait(world.settings.stop_grace_seconds + PONG_SECONDS)
+    assert process.signals == ["SIGTERM"]
+
+
+def test_without_a_link_nothing_is_due(world: World) -> None:
+    """Limits count again when it has linked up."""
+    process = ready(world, call_deadline=2.0, max_age=5.0)
+    long(world, process)
+    world.tell(events.LinkLost(process.link or 0))
+    world.wait(60)
+    assert not world.done_of(actions.InterruptCall)
+    world.hello(process, "ready")
+    world.wait(0)
+    assert world.done_of(actions.InterruptCall) or world.done_of(actions.SendRecycle)
+
+
+# --- restarts by request --------------------------------------------------------------------------
+
+
+def test_a_restart_orders_it_at_once(world: World) -> None:
+    """What runs is interrupted; the state is saved; the next process has it."""
+    process = ready(world)
+    caller = world.ask(control.RestartDaemon("etl"))
+    sent = order(world)
+    assert sent.is_urgent
+    assert world.record().state is State.STOPPING
+    successor = end(world, process, saved=True)
+    world.hello(successor)
+    assert isinstance(world.answer(caller), control.Started)
+    (_, load) = world.done_of(actions.SendLoad)
+    assert isinstance(load, actions.SendLoad)
+    assert load.restore == sent.token
+
+
+def test_what_was_restored_is_not_restored_again(world: World) -> None:
+    """After a crash of the successor its own successor begins afresh."""
+    process = ready(world, restart="always")
+    world.ask(control.RestartDaemon("etl"))
+    successor = end(world, process, saved=True)
+    world.tell(events.DefinitionLoaded(world.hello(successor)))
+    assert world.record().restore == ""
+    world.exit(successor, signal_name="SIGSEGV")
+    world.wait(1)
+    world.hello(world.only_process())
+    assert [each.restore for each in world.done_of(actions.SendLoad)][-1] == ""  # type: ignore[attr-defined]
+
+
+def test_what_could_not_be_restored_is_tried_again(world: World) -> None:
+    """A start that failed leaves the state for the next, by policy or by hand."""
+    process = ready(world)
+    world.ask(control.RestartDaemon("etl"))
+    token = order(world).token
+    successor = end(world, process, saved=True)
+    link = world.hello(successor)
+    world.tell(events.DefinitionFailed(link, "ValueError: old state"))
+    world.exit(successor, code=1)
+    world.ask(control.RestartDaemon("etl"))
+    world.hello(world.only_process())
+    assert [each.restore for each in world.done_of(actions.SendLoad)][1:] == [token, token]  # type: ignore[attr-defined]
+
+
+def test_a_start_of_the_same_definition_tries_again_too(world: World) -> None:
+    """Not one of another definition."""
+    process = ready(world)
+    world.ask(control.RestartDaemon("etl"))
+    token = order(world).token
+    successor = end(world, process, saved=True)
+    world.tell(events.DefinitionFailed(world.hello(successor), "no"))
+    world.exit(successor, code=1)
+    world.ask(definition(token="t2"))
+    assert world.record().restore == token
+
+
+def test_a_restart_that_cannot_save_is_refused(world: World) -> None:
+    """With the error, and the daemon serves on; whoever else waits is served by it."""
+    process = ready(world)
+    caller = world.ask(control.RestartDaemon("etl"))
+    finder = world.ask(control.FindDaemon("etl"))
+    world.tell(
+        events.RecycleRefused(process.link or 0, order(world).token, "ValueError: no", "Trace")
+    )
+    said = refusal(world.answer(caller))
+    assert "was not restarted" in said.message
+    assert "ValueError: no" in said.message
+    assert said.remote_traceback == "Trace"
+    assert isinstance(world.answer(finder), control.Started)
+    assert world.record().state is State.READY
+    world.wait(60)
+    assert process.signals == []
+
+
+def test_saving_takes_as_long_as_it_takes(world: World) -> None:
+    """Once the daemon says that it saves, the grace is over only when somebody stops it."""
+    process = ready(world)
+    world.ask(control.RestartDaemon("etl"))
+    world.tell(events.SavingBegan(process.link or 0))
+    world.wait(600)
+    assert process.signals == []
+    world.ask(control.StopDaemon("etl"))
+    world.wait(world.settings.stop_grace_seconds)
+    assert process.signals == ["SIGTERM"]
+
+
+def test_a_restart_of_one_that_does_not_react_goes_on_by_signals(world: World) -> None:
+    """A call that ignores its interrupt leaves no chance to save."""
+    process = ready(world)
+    world.ask(control.RestartDaemon("etl"))
+    world.wait(world.settings.stop_grace_seconds)
+    assert process.signals == ["SIGTERM"]
+    world.tell(events.SavingBegan(4711))
+
+
+def test_a_successor_is_started_by_the_next_supervisor_too(world: World) -> None:
+    """The one that gave the order died in between."""
+    world.tell(
+        events.JournalRead(
+            request=definition(),
+            interpreter=PYTHON,
+            state="waiting",
+            restarts=3,
+            reason="max_calls",
+            identity=None,
+            age_seconds=0.0,
+            crashed=False,
+            restore="t",
+        )
+    )
+    world.wait(0)
+    world.hello(world.only_process())
+    (load,) = world.done_of(actions.SendLoad)
+    assert isinstance(load, actions.SendLoad)
+    assert load.restore == "t"
