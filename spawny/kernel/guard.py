@@ -352,6 +352,10 @@ class Guard(threading.Thread):
             start_calls(self, connection, is_attaching)
         self.early = []
         self._end_at = None
+        self.server.calls.limit = header.get("max_calls") or -1
+        self.server.calls.on_limit = self.phone.limit_reached
+        if header.get("call_deadline"):
+            self.call_watch = self.server.watch = Watch(self, header["call_deadline"])
 
     def loading_ended(self, is_well):
         """It was carried out, or failed. Every client that was there has been told so; one that is
@@ -363,11 +367,6 @@ class Guard(threading.Thread):
         else:
             self._end_at = time.monotonic() + FIRST_ATTACH_SECONDS
             self._end_reason = "the definition failed"
-
-        self.server.calls.limit = self.definition.get("max_calls") or -1
-        self.server.calls.on_limit = self.phone.limit_reached
-        if self.definition.get("call_deadline"):
-            self.call_watch = self.server.watch = Watch(self, self.definition["call_deadline"])
 
     # --- the end ---
 

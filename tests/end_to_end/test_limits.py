@@ -91,7 +91,7 @@ def test_after_max_calls_the_next_call_is_made_in_a_new_process(
     now = status()
     assert now.restarts >= 2
     assert now.restart_reason.startswith("max_calls")
-    assert (now.max_calls, now.reason) == (10, "")
+    assert now.max_calls == 10
 
 
 def test_beyond_max_rss_it_is_started_anew_once_its_call_has_ended(
