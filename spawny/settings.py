@@ -39,6 +39,10 @@ class Settings:
     give_up_deaths: int = 5
     give_up_window_seconds: float = 60.0
 
+    # A start is refused that would leave less memory free than this; 0: never. So much is needed by
+    # whatever is to put things right where memory runs out, a shell first of all.
+    memory_reserve_bytes: int = 64 * 1024 * 1024
+
     # A log file grows to this size before its head moves to NAME.log.1, and so on.
     log_bytes: int = 10 * 1024 * 1024
     log_files: int = 3
@@ -54,6 +58,8 @@ class Settings:
             if isinstance(given, bool) or not isinstance(given, int if whole else (int, float)):
                 kind = "a whole number" if whole else "a number"
                 raise InvalidRequest(f"{each.name} must be {kind}, not {given!r}")
+            if each.name == "memory_reserve_bytes" and given == 0:
+                continue
             if not given > 0:  # nor is NaN
                 raise InvalidRequest(f"{each.name} must be positive, not {given!r}")
 

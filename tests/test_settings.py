@@ -38,3 +38,8 @@ def test_every_figure_must_be_positive(name: str) -> None:
     values: dict[str, Any] = {name: -1}
     with pytest.raises(InvalidRequest, match=f"{name} must be positive"):
         from_table(values)
+
+
+def test_the_reserve_may_be_nothing() -> None:
+    """That switches the guard off."""
+    assert from_table({"memory_reserve_bytes": 0}).memory_reserve_bytes == 0

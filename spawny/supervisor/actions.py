@@ -115,6 +115,13 @@ class CloseLink(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureMemory(Action):
+    """See how much is free for this daemon. Answered by `MemoryMeasured`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class SpawnChild(Action):
     """Answered by `ChildSpawned` or `SpawnFailed`."""
 

@@ -14,6 +14,7 @@ from .. import control
 from ..settings import Settings
 from . import (
     actions,
+    budget,
     configuration,
     endings,
     events,
@@ -29,6 +30,7 @@ from .fleet import Fleet
 _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
     events.StartRequested: starts.on_start_requested,
     events.ChildSpawned: starts.on_child_spawned,
+    events.MemoryMeasured: budget.on_measured,
     events.SpawnFailed: starts.on_spawn_failed,
     events.Requested: requests.on_requested,
     events.DaemonHello: reports.on_hello,

@@ -246,6 +246,14 @@ class ChildSpawned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryMeasured(Event):
+    """So much is free for the daemon that is to be started; None: nobody knows."""
+
+    name: str
+    free_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class SpawnFailed(Event):
     """There is no process; `problem` is a sentence for the user."""
 

@@ -83,6 +83,7 @@ class Fleet:
         self.dumps: dict[int, PendingInterrupt] = {}  # numbered as interrupts are
         self.interrupt_id = 0
         self.recycle_id = 0
+        self.largest_rss: dict[str, int] = {}  # by the digest of a definition
         self.shutting_down = False
         self.shutdown_callers: list[Caller] = []
         self.is_exiting = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import control
-from . import actions, explaining, limits
+from . import actions, budget, explaining, limits
 from .events import HealthSampled, ProcessesSeen
 from .fleet import Fleet, PendingListing
 from .lifecycle import ALIVE, State
@@ -95,6 +95,7 @@ def on_sampled(fleet: Fleet, event: HealthSampled, now: float) -> None:
         record = fleet.records.get(name)
         if record is not None and record.state in ALIVE:
             _see(fleet, record.lived(sample=seen), seen.state, now)
+            budget.learn(fleet, record, seen.rss_bytes)
             limits.check(fleet, name, now)
     settle(fleet, None, now)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import control
 from ..paths import Paths
 from ..settings import Settings
-from . import actions, events, links, logs, proctable, threads
+from . import actions, events, links, logs, proctable, room, threads
 from .health import Health
 from .journal import Journal
 from .links import Links
@@ -54,6 +54,8 @@ class Performer:
                 return self._publish(action)
             case actions.SpawnChild(request, interpreter):
                 return [self._processes.spawn(request, interpreter)]
+            case actions.MeasureMemory(name):
+                return [events.MemoryMeasured(name, room.free_bytes())]
             case actions.SweepSession(name, identity, signal, mark):
                 return [self._processes.sweep(name, identity, signal, mark)]
             case actions.GlanceAtProcesses(processes):

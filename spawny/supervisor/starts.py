@@ -134,7 +134,7 @@ def launch(
     if not is_automatic:
         record = record.changed(failures=0, deaths=())
     fleet.put(record)
-    fleet.do(actions.SpawnChild(record.request, record.interpreter))
+    fleet.do(actions.MeasureMemory(record.name))
 
 
 def on_child_spawned(fleet: Fleet, event: ChildSpawned, now: float) -> None:

@@ -78,6 +78,7 @@ class World:
         self.replies: dict[Caller, list[control.Message]] = {}
         self.published: list[tuple[str, str]] = []
         self.spawn_problem: str | None = None
+        self.free_bytes: int | None = None
         self.sweep_leaves = 0
         self.states: dict[str, ProcessState] = {}
         self.samples: dict[str, Sample] = {}
@@ -180,6 +181,8 @@ class World:
                 self.replies[caller].append(message)
             case actions.Publish():
                 self.published.append((action.kind, action.name))
+            case actions.MeasureMemory(name):
+                yield events.MemoryMeasured(name, self.free_bytes)
             case actions.SpawnChild(request):
                 if self.spawn_problem is not None:
                     yield events.SpawnFailed(request.name, self.spawn_problem)
