@@ -6,7 +6,7 @@ One rule: a report is believed only from the link of the very process that it is
 from __future__ import annotations
 
 from .. import control
-from . import actions, budget, endings, limits, listing
+from . import actions, endings, limits, listing
 from .events import (
     CallInterrupted,
     ClientsChanged,
