@@ -71,7 +71,7 @@ test: .venv/.dev  ## run the tests; PYTEST_ARGS="-k name" selects
 OPERATIONS ?= 1000000
 
 soak: .venv/.dev  ## a million random operations on arrays that travel; OPERATIONS=n
-	SPAWNY_SEGMENT_OPERATIONS=$(OPERATIONS) $(BIN)/python -m pytest -s tests/client/test_segments_random.py
+	$(BIN)/python -m tests.client.soak --operations $(OPERATIONS) $(SOAK_ARGS)
 
 SECONDS ?= 300
 SEED ?= $(shell python3 -c 'import time; print(time.time_ns() % 1000000)')

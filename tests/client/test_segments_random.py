@@ -6,21 +6,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import hypothesis
 import psutil
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_machine_as_test
+from hypothesis.stateful import rule as hypothesis_rule
 
 import spawny
 from spawny import callback
@@ -29,8 +27,7 @@ from tests.client import shelf
 from tests.client.shelf import Shelf, is_right, pattern
 from tests.end_to_end.processes import eventually
 
-# A million takes half an hour: `make soak`.
-OPERATIONS = int(os.environ.get("SPAWNY_SEGMENT_OPERATIONS", "20000"))
+OPERATIONS = 20_000
 OPERATIONS_A_RUN = 200
 
 # What either end keeps at a time, in arrays.
@@ -62,12 +59,52 @@ while True:
 # In items of four bytes: below and above what goes through the socket, what shares a segment, and
 # what has one of its own.
 AROUND = [n + by for n in (8 * 1024, 64 * 1024, 256 * 1024) for by in (-1, 0, 1)]
-ITEMS = st.one_of(
-    st.sampled_from([0, 1, 1000, 20_000, *AROUND, 600_000]),
-    st.integers(0, 40_000),
-)
-CHOICE = st.integers(0, 1000)
-BY = st.integers(1, 2**31)
+SIZES = [0, 1, 1000, 20_000, *AROUND, 600_000]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a rule is given: drawn by hypothesis, or at random, which takes a tenth of the time."""
+
+    strategy: st.SearchStrategy[Any]
+    at_random: Callable[[Random], Any]
+
+
+def integers(least: int, most: int) -> Draw:
+    return Draw(st.integers(least, most), lambda rng: rng.randint(least, most))
+
+
+def lists(items: Draw, least: int, most: int) -> Draw:
+    return Draw(
+        st.lists(items.strategy, min_size=least, max_size=most),
+        lambda rng: [items.at_random(rng) for _ in range(rng.randint(least, most))],
+    )
+
+
+def either(first: Draw, second: Draw) -> Draw:
+    return Draw(
+        st.one_of(first.strategy, second.strategy),
+        lambda rng: rng.choice((first, second)).at_random(rng),
+    )
+
+
+SHARE = Draw(st.floats(0, 1), Random.random)
+FLAG = Draw(st.booleans(), lambda rng: rng.random() < 0.5)
+ITEMS = either(Draw(st.sampled_from(SIZES), lambda rng: rng.choice(SIZES)), integers(0, 40_000))
+CHOICE = integers(0, 1000)
+BY = integers(1, 2**31)
+
+RULES: list[tuple[Callable[..., None], dict[str, Draw]]] = []
+
+
+def rule(**draws: Draw) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        RULES.append((function, draws))
+        strategies = {name: draw.strategy for name, draw in draws.items()}
+        decorated: Callable[..., None] = hypothesis_rule(**strategies)(function)
+        return decorated
+
+    return register
 
 
 class World:
@@ -158,7 +195,7 @@ class Histories(RuleBasedStateMachine):
         array += by  # of no concern to the other end any more
         self.add_far(key)
 
-    @rule(items=ITEMS, is_kept=st.booleans())
+    @rule(items=ITEMS, is_kept=FLAG)
     def fetch(self, items: int, is_kept: bool) -> None:
         key, seed = self.world.fresh()
         self.add_near(key, self.far.make(key, items, seed, is_kept), seed)
@@ -178,7 +215,7 @@ class Histories(RuleBasedStateMachine):
             kept, start, seed = self.near.kept[key]
             assert is_right(self.world.echo(kept), start, seed)
 
-    @rule(sizes=st.lists(ITEMS, max_size=5), is_kept=st.booleans())
+    @rule(sizes=lists(ITEMS, 0, 5), is_kept=FLAG)
     def several(self, sizes: list[int], is_kept: bool) -> None:
         wanted = [(*self.world.fresh(), items) for items in sizes]
         asked = [(key, items, seed, is_kept) for key, seed, items in wanted]
@@ -188,7 +225,7 @@ class Histories(RuleBasedStateMachine):
         if is_kept:
             self.add_far(*(each[0] for each in wanted))
 
-    @rule(sizes=st.lists(ITEMS, max_size=5), by=BY)
+    @rule(sizes=lists(ITEMS, 0, 5), by=BY)
     def send_several(self, sizes: list[int], by: int) -> None:
         arrays = {}
         for items in sizes:
@@ -199,7 +236,7 @@ class Histories(RuleBasedStateMachine):
             array += by
         self.add_far(*arrays)
 
-    @rule(sizes=st.lists(ITEMS, max_size=5))
+    @rule(sizes=lists(ITEMS, 0, 5))
     def generate(self, sizes: list[int]) -> None:
         wanted = [(*self.world.fresh(), items) for items in sizes]
         asked = [(key, items, seed, False) for key, seed, items in wanted]
@@ -207,7 +244,7 @@ class Histories(RuleBasedStateMachine):
         for (key, seed, _), array in zip(wanted, arrays, strict=True):
             self.add_near(key, array, seed)
 
-    @rule(items=ITEMS, by=BY, in_thread=st.integers(0, 9), is_kept=st.booleans())
+    @rule(items=ITEMS, by=BY, in_thread=integers(0, 9), is_kept=FLAG)
     def call_back(self, items: int, by: int, in_thread: int, is_kept: bool) -> None:
         key, seed = self.world.fresh()
         got: list[Any] = []
@@ -224,7 +261,7 @@ class Histories(RuleBasedStateMachine):
         for array in got:
             self.add_near(key, array, seed)
 
-    @rule(sizes=st.lists(ITEMS, min_size=1, max_size=4), by=BY)
+    @rule(sizes=lists(ITEMS, 1, 4), by=BY)
     def batch(self, sizes: list[int], by: int) -> None:
         futures, keys = [], []
         with spawny.batch() as batch:
@@ -252,7 +289,7 @@ class Histories(RuleBasedStateMachine):
         array += by
         self.add_far(key)
 
-    @rule(sizes=st.lists(ITEMS, min_size=2, max_size=3))
+    @rule(sizes=lists(ITEMS, 2, 3))
     def threads(self, sizes: list[int]) -> None:
         got: list[tuple[int, int, Any]] = []
 
@@ -283,13 +320,13 @@ class Histories(RuleBasedStateMachine):
         if key is not None:
             self.far.mutate(key, by)
 
-    @rule(choice=CHOICE, begin=st.floats(0, 1), end=st.floats(0, 1))
+    @rule(choice=CHOICE, begin=SHARE, end=SHARE)
     def cut_near(self, choice: int, begin: float, end: float) -> None:
         key = self.choose(self.near.kept, choice)
         if key is not None:
             self.near.cut(key, begin, end)
 
-    @rule(choice=CHOICE, begin=st.floats(0, 1), end=st.floats(0, 1))
+    @rule(choice=CHOICE, begin=SHARE, end=SHARE)
     def cut_far(self, choice: int, begin: float, end: float) -> None:
         key = self.choose(self.far_keys, choice)
         if key is not None:
@@ -308,14 +345,14 @@ class Histories(RuleBasedStateMachine):
             self.far_keys.remove(key)
             self.far.drop(key)
 
-    @rule(often=st.integers(0, 4))
+    @rule(often=integers(0, 4))
     def check(self, often: int) -> None:
         if not often:
             self.world.check()
 
     # --- what goes wrong ---
 
-    @rule(rarely=st.integers(0, 19), is_near=st.booleans(), by=BY)
+    @rule(rarely=integers(0, 19), is_near=FLAG, by=BY)
     def fork(self, rarely: int, is_near: bool, by: int) -> None:
         if not rarely:
             assert self.near.join() and self.far.join()
@@ -326,7 +363,7 @@ class Histories(RuleBasedStateMachine):
         if self.near._child is not None:
             assert self.near.join()
 
-    @rule(items=ITEMS, microseconds=st.integers(0, 3000), by_time=st.booleans())
+    @rule(items=ITEMS, microseconds=integers(0, 3000), by_time=FLAG)
     def interrupt(self, items: int, microseconds: int, by_time: bool) -> None:
         key, seed = self.world.fresh()
         array = pattern(items, seed)
@@ -342,13 +379,13 @@ class Histories(RuleBasedStateMachine):
         if key in list(self.far.keys()):  # nobody knows how far it came
             self.add_far(key)
 
-    @rule(rarely=st.integers(0, 199))
+    @rule(rarely=integers(0, 199))
     def kill_the_daemon(self, rarely: int) -> None:
         if not rarely:
             kill_and_start_anew(self.world)
             self.far, self.far_keys = self.world.far, self.world.far_keys
 
-    @rule(rarely=st.integers(0, 199), loops=st.integers(0, 30))
+    @rule(rarely=integers(0, 199), loops=integers(0, 30))
     def kill_a_client(self, rarely: int, loops: int) -> None:
         if not rarely:
             kill_a_client(self.world, loops)
@@ -358,8 +395,6 @@ class Histories(RuleBasedStateMachine):
         self.world.operations += 1
 
     def teardown(self) -> None:
-        if self.world.operations // 10_000 > (self.world.operations - OPERATIONS_A_RUN) // 10_000:
-            print(self.world.operations, "operations", flush=True)
         self.world.check()
         self.world.settle()
 
@@ -412,32 +447,56 @@ def run(operations: int) -> None:
     run_state_machine_as_test(Histories, settings=settings)
 
 
-def what_is_open(world: World) -> tuple[list[str], list[str]]:
+def run_at_random(operations: int, rng: Random, tell: Callable[[int], object]) -> None:
+    """The same rules without hypothesis, which tells of none of them how to make it smaller."""
+    for begin in range(0, operations, OPERATIONS_A_RUN):
+        histories = Histories()
+        for _ in range(min(OPERATIONS_A_RUN, operations - begin)):
+            function, draws = rng.choice(RULES)
+            function(histories, **{name: draw.at_random(rng) for name, draw in draws.items()})
+            histories.count()
+        histories.teardown()
+        tell(world.operations)
+
+
+def what_is_open() -> tuple[list[str], list[str]]:
     """At either end, once it is idle: and then no memory is shared any more."""
     gc.collect()
     assert eventually(lambda: shelf.mapped() == 0 == world.module.mapped())
     return shelf.descriptors(), list(world.module.descriptors())
 
 
-@pytest.mark.timeout(OPERATIONS / 50 + 120)
-def test_any_history(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each array is at each time what its owner made of it, and nothing is left of all."""
+@contextmanager
+def whole_world() -> Iterator[None]:
+    """A world in which nothing is left of all that happens, and in which Ctrl-C interrupts, also
+    where whoever started us ignores it. What an interrupt in a finalizer loses is no failure."""
     global world
     ignored: list[Any] = []
 
     def note(args: Any) -> None:
-        if not isinstance(args.exc_value, KeyboardInterrupt):  # which may come in a finalizer
+        if not isinstance(args.exc_value, KeyboardInterrupt):
             ignored.append((args.err_msg, repr(args.object), repr(args.exc_value)))
 
-    monkeypatch.setattr(sys, "unraisablehook", note)
-    monkeypatch.setattr(lender, "KEEP_SECONDS", 1)
-    shm = set(os.listdir("/dev/shm"))
-    world = World()
-    run(OPERATIONS_A_RUN)  # has made all that is made once
-    before = what_is_open(world)
-    run(OPERATIONS)
-    assert what_is_open(world) == before
-    assert set(os.listdir("/dev/shm")) == shm
-    assert not ignored
-    print(world.operations, "operations")
-    world.end()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", note)
+        patch.setattr(lender, "KEEP_SECONDS", 1)
+        before_signal = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            shm = set(os.listdir("/dev/shm"))
+            world = World()
+            run(OPERATIONS_A_RUN)  # has made all that is made once
+            before = what_is_open()
+            yield
+            assert what_is_open() == before
+            assert set(os.listdir("/dev/shm")) == shm
+            assert not ignored
+            world.end()
+        finally:
+            signal.signal(signal.SIGINT, before_signal)
+
+
+@pytest.mark.timeout(OPERATIONS / 50 + 120)
+def test_any_history(home: Path) -> None:
+    """Each array is at each time what its owner made of it, and nothing is left of all."""
+    with whole_world():
+        run(OPERATIONS)
