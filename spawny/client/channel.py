@@ -123,6 +123,7 @@ class Channel:
         "_reader",
         "_session",
         "_waiting",
+        "carries_oneways",
         "connection_id",
         "is_in_step",
         "number",
@@ -142,6 +143,7 @@ class Channel:
         self.number = 0  # of requests sent, as the daemon counts them
         # Has what a callback sent on it been answered? Else the call around that must not go on.
         self.is_in_step = True
+        self.carries_oneways = False  # that nothing behind them was answered yet
         self._reader = wire.FrameReader()
         self._waiting: list[Frame] = []
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}

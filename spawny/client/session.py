@@ -80,8 +80,9 @@ class Session:
         self.has_news = False  # of segments, for the daemon
         self._unread: list[bytes | memoryview] = []  # what is in segments that are to go back
         self._making_lock = threading.Lock()  # of these two
-        # thread -> the channel of its one-way calls; its next request takes it, to come after them
-        self._oneways: dict[int, Channel] = {}
+        # thread -> the channel of its one-way calls; its next request takes it, to come after them.
+        # None where that was given up: then it takes a new one, which the daemon reads after that.
+        self._oneways: dict[int, Channel | None] = {}
 
     @property
     def pid(self) -> int:
@@ -189,16 +190,14 @@ class Session:
             raise overdue(self.name, scope, kind, request, Overdue.NOT_SENT)
         body, body_flags = dumps(request, self)
         channel: Channel | None = None
-        is_nested = has_oneways = False
+        is_nested = False
         try:
             if self.nested and (channel := self._nested_channel()) is not None:
-                is_nested = has_oneways = True
+                is_nested = True
                 channel.is_in_step = False
                 flags |= wire.NESTED
             elif self._oneways:
-                channel = self._oneways.pop(threading.get_ident(), None)
-                has_oneways = channel is not None
-                channel = channel or self._free_channel()
+                channel = self._channel_after_oneways()
             else:
                 try:
                     channel = self._pool.pop()
@@ -231,11 +230,13 @@ class Session:
                 raise failure from (error if type(error) is ChannelClosed else None)
         finally:
             if channel is not None:
-                if has_oneways:
-                    self._references.used()
                 if is_nested:
+                    self._references.used()
                     channel.is_in_step = True
                 else:
+                    if channel.carries_oneways:
+                        self._references.used()
+                        channel.carries_oneways = False
                     self._give_back(channel)
         if failure is None:
             return self.request(kind, request, flags)  # for the first time, in the next daemon
@@ -296,7 +297,7 @@ class Session:
         if nested is not None:
             nested.is_in_step = False
             return nested, wire.NESTED
-        return self._oneways.pop(threading.get_ident(), None) or self._free_channel(), 0
+        return self._channel_after_oneways(), 0
 
     def give_back(self, channel: Channel) -> None:
         """What was borrowed is free again, its requests answered."""
@@ -304,6 +305,7 @@ class Session:
         if self.nested.get(threading.get_ident()) is channel:
             channel.is_in_step = True
         else:
+            channel.carries_oneways = False
             self._give_back(channel)
 
     def broken(
@@ -317,6 +319,8 @@ class Session:
     ) -> BaseException | None:
         """The exception to raise where an exchange was broken off by `error`. None where the
         request has not run, and may: the session is attached to the next daemon."""
+        if channel is not None and channel.carries_oneways:
+            self._oneways[threading.get_ident()] = None
         if isinstance(error, ChannelClosed | NotRun):
             self._discard(channel)
             if scope is not None and scope.ends_by_cancel():
@@ -378,7 +382,8 @@ class Session:
             channel = self._oneways.get(ident)
         try:
             if channel is None:
-                channel = self._oneways[ident] = self._free_channel()
+                channel = self._oneways[ident] = self._channel_after_oneways()
+                channel.carries_oneways = True
             channel.number += 1
             channel.is_in_step = False
             channel.send_within(scope, wire.frame(kind, body, flags))
@@ -391,7 +396,7 @@ class Session:
                 raise failure from closed
         except BaseException as error:
             # Half of it may have been sent; the calls before it are carried out all the same.
-            self._oneways.pop(ident, None)
+            self._oneways[ident] = None
             self._discard(channel)
             if isinstance(error, Overdue) and scope is not None:
                 raise overdue(self.name, scope, kind, request, error.how) from None
@@ -399,6 +404,13 @@ class Session:
         else:
             return
         self.send_oneway(kind, request)  # in the next daemon: this one did not take it
+
+    def _channel_after_oneways(self) -> Channel:
+        """A channel on which a request comes after the one-way calls of this thread."""
+        try:
+            return self._oneways.pop(threading.get_ident()) or self._new_channel()
+        except KeyError:
+            return self._free_channel()
 
     def _free_channel(self) -> Channel:
         try:
@@ -539,9 +551,8 @@ class Session:
         True if it is to be called again in a while."""
         if self.gone is not None:
             return False
-        if not self._references.alive and len(self._pool) + len(self._oneways) == len(
-            self._channels
-        ):
+        oneways = sum(channel is not None for channel in list(self._oneways.values()))
+        if not self._references.alive and len(self._pool) + oneways == len(self._channels):
             self.close()
             return False
         is_left = self._lending is not None and self._lending.trim()

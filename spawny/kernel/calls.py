@@ -524,9 +524,8 @@ class Calls:
         running.dropped.append((session, callback_id, count))
 
     def _tell_dropped(self, session, callback_id, count):
-        if session.events is not None and not session.is_over:
-            body = pickle.dumps([(callback_id, count)], 2)
-            session.events.push(wire.frame(wire.DROPPED, body), is_dispensable=False)
+        if not session.is_over:
+            session.tell(wire.frame(wire.DROPPED, pickle.dumps([(callback_id, count)], 2)))
 
 
 def _left(name):

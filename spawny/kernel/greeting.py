@@ -42,8 +42,7 @@ def greet(guard, connection, protocol, *rest):
     connection.session = session
     session.connections.add(connection)
     if role == wire.ROLE_EVENTS:
-        session.events = connection
-        session.has_events.set()
+        session.has_come(connection)
         with guard.server.state_lock:
             guard.server.listeners = guard.server.listeners + [connection]
         guard.watch(connection)

@@ -277,6 +277,11 @@ class Server:
 
     def _serve(self, connection):
         """Answer what has come on this connection, and what follows at once."""
+        if connection.is_over:
+            # What its client asks for on another one comes after all that this one has brought.
+            while self._serve_once(connection):
+                pass
+            return
         is_alone = len(self._connections) == 1 and not self.tasks.is_pending
         in_a_row = sys.maxsize if is_alone else FAIR_REQUESTS
         if self._serve_once(connection):

@@ -33,6 +33,7 @@ class Session:
         self.connections = set()
         self.events = None  # the connection for what happens between calls
         self.has_events = threading.Event()
+        self._untold = collections.deque()  # frames for it, until it has come
         self.counts = {}  # oid -> references that the client holds
         self.types = set()  # type ids that were described to it
         self.callbacks = None  # functions of its that are in use here
@@ -40,6 +41,29 @@ class Session:
         self.segments = None  # that it lends and borrows
         self.has_news = False  # of them, for the client
         self.is_over = False
+
+    def tell(self, frame):
+        """Send the client what belongs to no call; it opens its event connection before its first
+        call, which may all the same be accepted later."""
+        if self.events is not None:
+            self.events.push(frame, is_dispensable=False)
+            return
+        self._untold.append(frame)
+        if self.events is not None:
+            self._tell_untold()  # it has come meanwhile, and may not have seen this
+
+    def has_come(self, events):
+        """Its event connection has been accepted."""
+        self.events = events
+        self.has_events.set()
+        self._tell_untold()
+
+    def _tell_untold(self):
+        try:
+            while True:
+                self.events.push(self._untold.popleft(), is_dispensable=False)
+        except IndexError:
+            pass  # by both threads, perhaps, each frame once
 
     def pack(self, pickled, large):
         """The body of an answer with these buffers; the client fetches what it does not know."""

@@ -15,9 +15,6 @@ from . import wire
 
 _ITERABLE_COROUTINE = 0x100  # the flag of a generator's code that @types.coroutine sets
 
-# How often a session is looked at whose event connection has not been accepted yet.
-UNHEARD_SECONDS = 0.01
-
 
 def _aexit(manager, error):
     trace = None if error is None else error.__traceback__
@@ -55,14 +52,10 @@ class Task:
     def cancel(self):
         self._future.cancel()
 
-    def tell(self, loop):
+    def tell(self):
         """Say to the client that it is over."""
-        events = self._session.events
-        if events is not None:
-            body = pickle.dumps((self.oid,), 2)
-            events.push(wire.frame(wire.DONE, body), is_dispensable=False)
-        elif self._session.connections:
-            loop.call_later(UNHEARD_SECONDS, self.tell, loop)
+        if not self._session.is_over:
+            self._session.tell(wire.frame(wire.DONE, pickle.dumps((self.oid,), 2)))
 
 
 class Tasks:
@@ -95,7 +88,7 @@ class Tasks:
 
     def _over(self, task):
         self._under_way.discard(task)
-        task.tell(self._loop)
+        task.tell()
         if self.on_over is not None:
             self.on_over()
 

@@ -1,7 +1,9 @@
 """Calls with a time limit, without an answer, and many at once."""
 
+import fcntl
 import os
 import signal
+import termios
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -272,6 +274,33 @@ def test_a_oneway_call_that_is_not_taken_in_time(m: Any, tmp_path: Path) -> None
     assert spawny.daemon(m).interrupt()
     assert note(3) == 2
     assert m.events == [1, 3]
+
+
+def test_oneway_calls_come_before_what_follows_one_that_was_given_up(
+    m: Any, tmp_path: Path
+) -> None:
+    """Though their connection was closed with that call, and the daemon looks at another first."""
+    session: Any = reference_of(m).session
+    note, events, identity, stubborn = m.note, m.events, m.identity, m.stubborn
+    (first,) = session._pool
+    session._pool += [session._new_channel() for _ in range(2)]
+    path = tmp_path / "go"
+
+    def is_asked() -> bool:
+        unread = fcntl.ioctl(first.sock, termios.TIOCOUTQ, bytes(4))
+        return unread != bytes(4) or len(session._channels) == 3
+
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(stubborn, str(path))
+        assert eventually(Path(f"{path}.begun").exists)
+        for number in range(100):
+            oneway(note)(number)
+        with pytest.raises(CallTimeout, match="not begun"), timeout(0.05):
+            identity(1)
+        pool.submit(lambda: (eventually(is_asked), path.touch()))
+        assert len(events) == 100
+        assert running.result() == "done"
+    assert events == list(range(100))
 
 
 def test_objects_of_oneway_calls_outlive_their_proxies(m: Any) -> None:
