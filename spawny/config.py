@@ -6,8 +6,8 @@ file's folder. Scripts are read with the file, so that a configuration is a valu
 
 from __future__ import annotations
 
-import math
 import os
+import sys
 import tokenize
 import tomllib
 from collections.abc import Callable, Mapping
@@ -59,7 +59,7 @@ def load(path: Path) -> Config:
         tables = tomllib.loads(text)
     except FileNotFoundError:
         return Config()
-    except (OSError, ValueError) as error:  # no TOML, with its line; or no UTF-8
+    except (OSError, ValueError, RecursionError) as error:  # no TOML, with its line; or no UTF-8
         raise InvalidRequest(f"{path}: {error}") from error
     reading = _Reading(path, text)
     config = Config(_settings(reading, tables), _daemons(reading, tables))
@@ -71,21 +71,47 @@ def load(path: Path) -> Config:
 def line_of(text: str, *keys: str) -> int:
     """The line where the statement begins that first says something of this key; 1 for none.
 
-    The parser tells no positions. But lines up to a certain one either are a file of their own or
-    end within a statement; the key is new in the first such file that has it.
+    The parser tells no positions. But a statement and a table's head are files of their own, and
+    lines that end within a statement are none.
     """
-    lines = text.splitlines(keepends=True)
-    begin = 0
+    return _line_of(_statements(text), keys)
+
+
+def _statements(text: str) -> list[tuple[int, Any]]:
+    """The line and the meaning of each statement of a good file, in its table."""
+    found: list[tuple[int, Any]] = []
+    table: list[str] = []
+    begin, lines = 0, text.splitlines(keepends=True)
     for end in range(1, len(lines) + 1):
         try:
-            found: Any = tomllib.loads("".join(lines[:end]))
+            said: Any = tomllib.loads("".join(lines[begin:end]))
         except tomllib.TOMLDecodeError:
             continue
+        if lines[begin].lstrip().startswith("["):
+            table = _path(said)
+        elif said:
+            for key in reversed(table):
+                said = {key: said}
+        found.append((begin + 1, said))
+        begin = end
+    return found
+
+
+def _path(head: Any) -> list[str]:
+    """The keys in a table's head."""
+    keys = []
+    while isinstance(head, dict) and head:
+        ((key, head),) = head.items()
+        keys.append(key)
+    return keys
+
+
+def _line_of(statements: list[tuple[int, Any]], keys: tuple[str, ...]) -> int:
+    for line, found in statements:
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
         if found is not None:
-            return begin + 1
-        begin = end
+            return line
     return 1
 
 
@@ -97,10 +123,13 @@ class _Reading:
         self.problems: list[str] = []
         self._path = path
         self._text = text
+        self._found: list[tuple[int, Any]] | None = None  # its statements, once they are needed
 
     def object(self, problem: str, *keys: str) -> None:
         """Note what is wrong at this key."""
-        self.problems.append(f"{self._path}:{line_of(self._text, *keys)}: {problem}")
+        if self._found is None:
+            self._found = _statements(self._text)
+        self.problems.append(f"{self._path}:{_line_of(self._found, keys)}: {problem}")
 
     def resolved(self, path: str) -> str:
         return os.path.normpath(os.path.join(self.folder, os.path.expanduser(path)))
@@ -201,7 +230,7 @@ def _is_text(value: object) -> bool:
 
 def _is_seconds(value: object) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and value >= 0 and math.isfinite(value)  # type: ignore[operator,arg-type]
+    return is_number and 0 <= value <= sys.float_info.max  # type: ignore[operator]
 
 
 def _is_module(value: object) -> bool:

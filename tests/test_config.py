@@ -116,6 +116,10 @@ def test_a_declared_module(path: Path) -> None:
         ("[daemons.web]\nmodule = 'a'\npreload = 'b'\n", "3: [daemons.web] preload must be a list"),
         ("[daemons.web]\nmodule = 'a'\nidle_timeout = -1\n", "3: [daemons.web] idle_timeout must"),
         ("[daemons.web]\nmodule = 'a'\nidle_timeout = inf\n", "3: [daemons.web] idle_timeout must"),
+        (
+            f"[daemons.web]\nmodule = 'a'\nidle_timeout = 1{'0' * 400}\n",
+            "3: [daemons.web] idle_timeout must",
+        ),
         ("[daemons.web]\nmodule = 'a'\nidle_timeout = true\n", "3: [daemons.web] idle_timeout mu"),
         ("[daemons.web]\nmodule = 'a'\nautostart = 1\n", "3: [daemons.web] autostart must be true"),
         ("[daemons.web]\nmodule = 'a'\npython = ''\n", "3: [daemons.web] python must be a path,"),
@@ -133,6 +137,24 @@ def test_what_is_wrong_is_named(path: Path, text: str, complaint: str) -> None:
     """File, line, key, what is wrong and what is allowed."""
     (found,) = problems(path, text)
     assert found.startswith(complaint)
+
+
+def test_a_file_that_is_nested_without_end_is_wrong(path: Path) -> None:
+    """The parser gives up with an error of its own."""
+    (found,) = problems(path, "a = " + "[" * 100_000)
+    assert "recursion" in found
+
+
+def test_a_long_file_is_split_into_its_statements_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is wrong with it: a supervisor that reads it serves nobody meanwhile."""
+    parsed = []
+    loads = config.tomllib.loads
+    monkeypatch.setattr(config.tomllib, "loads", lambda text: parsed.append(1) or loads(text))
+    text = "".join(f"[daemons.d{number}]\nmodule = 'json'\nx = 1\n" for number in range(100))
+    assert len(problems(path, text)) == 100
+    assert len(parsed) == 1 + 300
 
 
 def test_everything_wrong_is_told_at_once(path: Path) -> None:
@@ -158,6 +180,9 @@ c.d.e = 5
 [a.f]
 [[g]]
 h = 1
+[i]
+j = 1
+k = {l = 1}
 '''
 
 
@@ -170,7 +195,9 @@ h = 1
         (("a", "c", "d", "e"), 14),
         (("a", "f"), 15),
         (("g",), 16),
-        (("g", "h"), 1),
+        (("g", "h"), 17),
+        (("i", "j"), 19),
+        (("i", "k", "l"), 20),
         (("b",), 1),
     ],
 )
