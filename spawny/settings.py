@@ -11,6 +11,10 @@ from typing import Any
 
 from .errors import InvalidRequest
 
+# What is larger is a slip of the keyboard. Whole numbers have no end, and floats do: up to here all
+# that is computed from them has a place in one.
+MOST = 10**15
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -62,6 +66,8 @@ class Settings:
                 continue
             if not given > 0:  # nor is NaN
                 raise InvalidRequest(f"{each.name} must be positive, not {given!r}")
+            if given > MOST:
+                raise InvalidRequest(f"{each.name} must be {MOST:g} at most")
 
 
 def from_table(table: Mapping[str, Any]) -> Settings:

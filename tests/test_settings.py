@@ -24,6 +24,8 @@ def test_a_table_sets_what_it_names() -> None:
         ({"stop_grace_seconds": "5"}, "stop_grace_seconds must be a number"),
         ({"stop_grace_seconds": 0}, "stop_grace_seconds must be positive"),
         ({"stop_grace_seconds": float("nan")}, "stop_grace_seconds must be"),
+        ({"stop_grace_seconds": float("inf")}, "stop_grace_seconds must be 1e\\+15 at most"),
+        ({"memory_reserve_bytes": 10**400}, "memory_reserve_bytes must be 1e\\+15 at most"),
     ],
 )
 def test_what_is_wrong_is_named(table: dict[str, Any], complaint: str) -> None:
