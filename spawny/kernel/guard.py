@@ -401,7 +401,8 @@ class Guard(threading.Thread):
             self.server.post(lambda: None)
 
     def _end_for(self, order):
-        self.end(order.reason, comes_back=True, recycled=True, saved=order.has_saved)
+        fields = {"saved": order.has_saved, "token": order.saved_as}
+        self.end(order.reason, comes_back=True, recycled=True, **fields)
 
     def _kept(self, order, error):
         text, trace = (each[-TEXT_LIMIT:] for each in tell(error))

@@ -182,7 +182,8 @@ class Server:
         order.begin()
         self.calls.running = Running(None, 0, "saving its state")
         try:
-            order.has_saved = self.saved.save(self.exports.root, order.token)
+            order.saved_as = order.token
+            order.has_saved = self.saved.save(self.exports.root, order.saved_as)
         finally:
             self.calls.running = None
             self.flush()

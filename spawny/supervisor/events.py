@@ -181,12 +181,14 @@ class StacksDumped(Event):
 
 @dataclass(frozen=True, slots=True)
 class EndingAnnounced(Event):
-    """The daemon has decided to end; `recycled`: for its successor, `saved`: with its state."""
+    """The daemon has decided to end; `recycled`: for its successor, `saved`: with its state, under
+    this token (older daemons do not tell: under that of the last order)."""
 
     link: int
     reason: str
     recycled: bool = False
     saved: bool = False
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)

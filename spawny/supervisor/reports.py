@@ -150,7 +150,8 @@ def on_ending(fleet: Fleet, event: EndingAnnounced, now: float) -> None:
     if record is None:
         return
     if event.saved:
-        record = fleet.put(record.changed(restore=record.life.recycle))
+        # Not always that of the last order, which may have come while the state was being saved.
+        record = fleet.put(record.changed(restore=event.token or record.life.recycle))
     if record.state is not State.STOPPING:
         cause = Cause.RECYCLED if event.recycled else Cause.DECIDED
         record = endings.await_end(fleet, record, now, event.reason, cause)

@@ -1,7 +1,9 @@
 """State that goes from a daemon to its successor, in real processes."""
 
+import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,38 @@ def test_a_restart_interrupts_what_runs_and_saves(run: Any) -> None:
     with pytest.raises(spawny.DaemonDied, match="was ended while this ran"):
         future.result()
     assert root.xs() == [1]
+
+
+def test_a_restart_while_the_state_is_being_saved(home: Path, tmp_path: Path) -> None:
+    """What was saved for a limit is restored after a restart that was asked for meanwhile."""
+    os.mkfifo(tmp_path / "go")
+    script = f"""
+count = 0
+def add():
+    global count
+    count += 1
+    return count
+def __spawny_save__():
+    open({os.fspath(tmp_path / "go")!r}).close()
+    return count
+def __spawny_restore__(state):
+    global count
+    count = state
+"""
+    root = spawny.run_script(script, name="slow", max_calls=2)
+    root.add()
+    supervisor = spawny.connect()
+    assert eventually(lambda: supervisor.status("slow").busy_call == "saving its state")
+    with ThreadPoolExecutor() as pool:
+        events = supervisor.events()
+        restarted = pool.submit(spawny.connect().restart, "slow")
+        assert next(events).kind == "stopping"
+        supervisor.status("slow")  # answered by the daemon, after it has had the order
+        open(tmp_path / "go", "w").close()
+        restarted.result()
+    assert spawny.attach("slow").add() == 2
+    events.close()
+    supervisor.stop("slow")
 
 
 def test_an_instance_has_methods_for_hooks(home: Path) -> None:

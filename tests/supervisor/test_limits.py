@@ -154,6 +154,20 @@ def test_a_stop_overrules_the_order(world: World) -> None:
     assert not world.processes
 
 
+def test_a_state_is_restored_under_the_token_that_it_was_saved_under(world: World) -> None:
+    """A restart may be asked for while a limit has the state saved already."""
+    process = ready(world, max_calls=100)
+    world.tell(events.LimitReached(process.link or 0, 100))
+    first = order(world)
+    world.ask(control.RestartDaemon("etl"))
+    ending = events.EndingAnnounced(
+        process.link or 0, first.reason, recycled=True, saved=True, token=first.token
+    )
+    world.tell(ending)
+    assert world.record().life.recycle != first.token
+    assert world.record().restore == first.token
+
+
 def test_an_end_for_another_reason_is_no_recycling(world: World) -> None:
     """Its last client left while it was to make room: it stays away."""
     process = ready(world, max_calls=7)

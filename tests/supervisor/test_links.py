@@ -151,6 +151,10 @@ def test_a_hello_becomes_an_event(daemons: Daemons) -> None:
         ({"type": "interrupted", "id": 5, "done": True}, events.CallInterrupted(1, 5, True)),
         ({"type": "interrupted", "id": 5, "done": False}, events.CallInterrupted(1, 5, False)),
         ({"type": "ending", "reason": "idle"}, events.EndingAnnounced(1, "idle")),
+        (
+            {"type": "ending", "reason": "r", "recycled": True, "saved": True, "token": "t"},
+            events.EndingAnnounced(1, "r", recycled=True, saved=True, token="t"),
+        ),
     ],
 )
 def test_every_report_becomes_its_event(
