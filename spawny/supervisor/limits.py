@@ -16,6 +16,9 @@ from .records import Cause, LongCall, Record, Stage
 # A daemon whose state could not be saved is asked again after so long.
 RETRY_SECONDS = 60.0
 
+# No limit is looked at for so long while the supervisor is being upgraded.
+UPGRADE_SECONDS = 1.0
+
 # From this share of max_rss on, a daemon is looked at every so often, and not only with all others.
 NEAR_SHARE = 0.75
 NEAR_SECONDS = 1.0
@@ -48,7 +51,12 @@ def check(fleet: Fleet, name: str, now: float) -> None:
     if not _may_be_recycled(record) or now < record.life.recycle_after:
         return
     reason = exceeded(record, now)
-    if reason is not None:
+    if reason is None:
+        return
+    if fleet.upgrading is not None and fleet.upgrading.is_draining:
+        # It would answer while nobody listens: the successor looks again.
+        fleet.put(record.lived(recycle_after=now + UPGRADE_SECONDS))
+    else:
         fleet.publish("limit", record, reason)
         order(fleet, record, reason)
 

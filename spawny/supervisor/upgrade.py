@@ -109,10 +109,12 @@ def _must_wait(fleet: Fleet) -> bool:
 
 
 def _has_waiters(fleet: Fleet) -> bool:
-    """Whether anybody waits for an answer that comes soon."""
+    """Whether anybody waits for an answer that comes soon, or a daemon is about to say that it
+    makes room for its successor: said while nobody listens, that would be an end for good."""
     records = fleet.records.values()
     is_starting = any(each.waiters and each.state is not State.WAITING for each in records)
-    return is_starting or bool(fleet.listings)
+    is_leaving = any(each.life.recycle and each.state is State.READY for each in records)
+    return is_starting or is_leaving or bool(fleet.listings)
 
 
 def _hand_over(fleet: Fleet, upgrading: Upgrading) -> None:

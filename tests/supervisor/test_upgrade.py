@@ -223,6 +223,41 @@ def test_a_listing_is_waited_for(world: World) -> None:
     assert handovers(world)
 
 
+def test_a_daemon_that_makes_room_for_its_successor_is_waited_for(world: World) -> None:
+    """It ends once it has said so, and would be taken for one that has ended by itself."""
+    process = world.ready(replace(definition(), max_calls=5))
+    world.tell(events.LimitReached(process.link or 0, 5))
+    draining(world)
+    assert not handovers(world)
+    world.tell(events.EndingAnnounced(process.link or 0, "max_calls", recycled=True))
+    assert handovers(world)
+    after = handed_over(world)
+    after.exit(process, code=0)
+    assert after.record().state is State.WAITING
+
+
+def test_a_daemon_that_makes_room_after_a_long_call_is_not_waited_for(world: World) -> None:
+    """That call may take for ever."""
+    process = world.ready(replace(definition(), max_calls=5))
+    world.tell(events.LimitReached(process.link or 0, 5))
+    draining(world)
+    world.wait(upgrade.SOFT_SECONDS)
+    assert handovers(world)
+
+
+def test_limits_are_left_to_the_successor(world: World) -> None:
+    """A daemon that was told to make room would say so while nobody listens."""
+    process = world.ready(replace(definition(), max_calls=5))
+    stop = world.ready(definition("other"))
+    world.ask(control.StopDaemon("other", token="stop-1"))
+    draining(world)
+    world.tell(events.LimitReached(process.link or 0, 5))
+    assert not world.done_of(actions.SendRecycle)
+    world.exit(stop, code=0)
+    world.wait(upgrade.SOFT_SECONDS)
+    assert handovers(world)
+
+
 def test_whoever_waits_for_a_backoff_is_not_waited_for(world: World) -> None:
     """That may take half a minute."""
     process = world.ready(definition(restart="always"))
