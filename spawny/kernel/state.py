@@ -58,7 +58,7 @@ class State:
             if found != token:
                 raise ValueError("it is not of the process before")
             _hook(root, "__spawny_restore__")(state)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a SystemExit would end whoever attaches
             _, kind, message = describe_error(error)
             text = "the state in %s cannot be restored, and is kept: %s: %s"
             text %= (self.path, kind, message)

@@ -150,6 +150,18 @@ def test_a_state_that_cannot_be_restored_is_kept(run: Any, home: Path, tmp_path:
     assert saved(home) == []
 
 
+def test_a_state_that_is_not_restored_ends_no_client(home: Path) -> None:
+    """Whatever the hook raises: who attaches is told that the daemon did not start."""
+    script = """
+def __spawny_save__(): return 1
+def __spawny_restore__(state): raise SystemExit
+"""
+    spawny.run_script(script, name="leaver")
+    spawny.connect().restart("leaver")
+    with pytest.raises(spawny.DaemonStartError, match="cannot be restored"):
+        spawny.attach("leaver")
+
+
 def test_a_restart_interrupts_what_runs_and_saves(run: Any) -> None:
     """The call ends, its client is told; what was there is there again."""
     root = run()
