@@ -19,6 +19,7 @@ from .address import NAME_PATTERN
 from .definitions import ModuleDefinition, ScriptDefinition
 from .errors import InvalidRequest
 from .settings import Settings, from_table
+from .sizes import size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ class DeclaredDaemon:
     restart: str = "never"
     preload: tuple[str, ...] = ()
     start_timeout: float = 60.0
+    max_rss: int | None = None
+    max_calls: int | None = None
+    max_age: float | None = None
+    call_deadline: float | None = None
     output: str = "forward"
     autostart: bool = False
 
@@ -195,6 +200,8 @@ def _daemon(reading: _Reading, name: str, table: Mapping[str, Any]) -> DeclaredD
         for key, value in table.items()
         if key in _OPTIONS
     }
+    if "max_rss" in table:
+        options["max_rss"] = size_bytes(table["max_rss"])
     return DeclaredDaemon(
         name, dict(table), definition, (sys_path,), cwd, table.get("python"), **options
     )
@@ -233,6 +240,19 @@ def _is_seconds(value: object) -> bool:
     return is_number and 0 <= value <= sys.float_info.max  # type: ignore[operator]
 
 
+def _is_limit(value: object) -> bool:
+    return _is_seconds(value) and bool(value)
+
+
+def _is_size(value: object) -> bool:
+    if not isinstance(value, int | str):
+        return False
+    try:
+        return size_bytes(value) is not None
+    except InvalidRequest:
+        return False
+
+
 def _is_module(value: object) -> bool:
     return isinstance(value, str) and all(map(str.isidentifier, value.split(".")))
 
@@ -258,6 +278,10 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a list of modules' names",
     ),
     "start_timeout": (_is_seconds, "a number of seconds"),
+    "max_rss": (_is_size, "a number of bytes or a text such as '2 GB'"),
+    "max_calls": (lambda value: type(value) is int and 1 <= value < 2**62, "a number from 1 on"),
+    "max_age": (_is_limit, "a number of seconds above 0"),
+    "call_deadline": (_is_limit, "a number of seconds above 0"),
     "output": _one_of("forward", "log"),
     "autostart": (lambda value: isinstance(value, bool), "true or false"),
 }
@@ -265,4 +289,5 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
 # Those that are a field of `DeclaredDaemon` as they are.
 _OPTIONS = frozenset(
     {"env", "idle_timeout", "restart", "preload", "start_timeout", "output", "autostart"}
+    | {"max_calls", "max_age", "call_deadline"}
 )

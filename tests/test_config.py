@@ -47,6 +47,10 @@ restart = "always"
 idle_timeout = 60
 start_timeout = 5.5
 preload = ["json", "os.path"]
+max_rss = "1.5 GB"
+max_calls = 1000
+max_age = 86400
+call_deadline = 0.5
 output = "log"
 cwd = "sub"
 env = {COLOUR = "red"}
@@ -62,6 +66,12 @@ autostart = true
         "always",
         60,
         5.5,
+    )
+    assert (web.max_rss, web.max_calls, web.max_age, web.call_deadline) == (
+        1_500_000_000,
+        1000,
+        86400,
+        0.5,
     )
     assert (web.preload, web.output, web.env, web.autostart) == (
         ("json", "os.path"),
@@ -83,6 +93,15 @@ def test_a_declared_module(path: Path) -> None:
     assert daemons["b"].definition == ModuleDefinition("m", path.parent / "m.py")
     assert daemons["b"].sys_path == ("/",)
     assert daemons["b"].env == {}
+
+
+def test_a_size_may_be_a_number(path: Path) -> None:
+    """Of bytes; a text has units of 1000 or of 1024."""
+    path.write_text(
+        "[daemons]\na = {module = 'a', max_rss = 5}\nb = {module = 'b', max_rss = '5 MiB'}\n"
+    )
+    daemons = config.load(path).daemons
+    assert (daemons["a"].max_rss, daemons["b"].max_rss) == (5, 5 * 1024**2)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +140,14 @@ def test_a_declared_module(path: Path) -> None:
             "3: [daemons.web] idle_timeout must",
         ),
         ("[daemons.web]\nmodule = 'a'\nidle_timeout = true\n", "3: [daemons.web] idle_timeout mu"),
+        ("[daemons.web]\nmodule = 'a'\nmax_rss = 'big'\n", "3: [daemons.web] max_rss must be a nu"),
+        ("[daemons.web]\nmodule = 'a'\nmax_rss = 1.5\n", "3: [daemons.web] max_rss must be a numb"),
+        ("[daemons.web]\nmodule = 'a'\nmax_calls = 0\n", "3: [daemons.web] max_calls must be a nu"),
+        ("[daemons.web]\nmodule = 'a'\nmax_age = 0\n", "3: [daemons.web] max_age must be a numbe"),
+        (
+            "[daemons.web]\nmodule = 'a'\ncall_deadline = '1'\n",
+            "3: [daemons.web] call_deadline must",
+        ),
         ("[daemons.web]\nmodule = 'a'\nautostart = 1\n", "3: [daemons.web] autostart must be true"),
         ("[daemons.web]\nmodule = 'a'\npython = ''\n", "3: [daemons.web] python must be a path,"),
         (

@@ -16,13 +16,14 @@ from ..control import StartDaemon
 from ..definitions import Definition
 from ..errors import CallTimeout, DaemonStartError, InvalidRequest
 from ..kernel import wire
+from ..sizes import size_bytes
 from .asker import asker
 from .channel import Channel
 from .ending import wait_gone
 from .launch import enter
 from .log import default_logger
 from .obituary import start_failed
-from .options import Options, size_bytes
+from .options import Options
 from .proxy import ObjectProxy
 from .run import END_SECONDS, end_daemon
 from .session import Session

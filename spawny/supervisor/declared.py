@@ -60,6 +60,10 @@ def _declared(daemon: config.DeclaredDaemon, folder: str) -> Declared:
         idle_timeout=daemon.idle_timeout,
         restart=daemon.restart,  # type: ignore[arg-type]  # checked when it was read
         start_timeout=daemon.start_timeout,
+        max_rss=daemon.max_rss,
+        max_calls=daemon.max_calls,
+        max_age=daemon.max_age,
+        call_deadline=daemon.call_deadline,
         output=daemon.output,  # type: ignore[arg-type]  # as well
         preload=list(daemon.preload),
         definition=daemon.definition.payload(),

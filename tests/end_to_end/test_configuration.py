@@ -54,6 +54,17 @@ def test_whoever_attaches_gets_a_declared_daemon(config: Path) -> None:
     spawny.connect().stop("web")
 
 
+def test_a_declared_daemon_has_its_limits(config: Path) -> None:
+    """As one has that a client starts."""
+    limits = 'max_rss = "1 GB"\nmax_calls = 1000\nmax_age = 60\ncall_deadline = 5\n'
+    config.write_text(DECLARED + limits)
+    spawny.attach("web")
+    found = spawny.connect().status("web")
+    assert (found.max_rss, found.max_calls) == (1_000_000_000, 1000)
+    assert (found.max_age, found.call_deadline) == (60, 5)
+    spawny.connect().stop("web")
+
+
 def test_autostart_and_reload(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One is there with the supervisor; a change restarts it, its removal ends it."""
     config.write_text(f"{DECLARED}autostart = true")
