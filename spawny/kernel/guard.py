@@ -395,14 +395,14 @@ class Guard(threading.Thread):
     def _settled(self):
         self._settled_at = None
         order = self.server.recycling
-        if order is not None and order.is_urgent:
+        if order is not None and order.is_urgent and order.saves_as is None:
             self.server.leave(order.reason)
         else:
             self.server.post(lambda: None)
 
     def _end_for(self, order):
-        fields = {"saved": order.has_saved, "token": order.saved_as}
-        self.end(order.reason, comes_back=True, recycled=True, **fields)
+        saved = {"saved": order.has_saved, "token": order.saves_as}
+        self.end(order.reason, comes_back=True, recycled=True, **saved)
 
     def _kept(self, order, error):
         text, trace = (each[-TEXT_LIMIT:] for each in tell(error))

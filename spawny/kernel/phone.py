@@ -71,6 +71,8 @@ class Phone:
         """The connection is over; the guard lets go of it."""
         self.connection = None
         self.ring_at = time.monotonic() + LINK_RETRY_SECONDS
+        # Nobody would start the next one now. The next supervisor looks at the limits for itself.
+        self._server.post(self._server.cancel_recycling)
 
     def report(self, header):
         """Tell the supervisor, where there is one; from either thread."""

@@ -34,8 +34,8 @@ class Recycling:
         self.token = token
         self.is_urgent = is_urgent
         self.is_on_request = is_on_request
+        self.saves_as = None  # the token, once the state is being saved
         self.has_saved = False
-        self.saved_as = ""  # the token of then: another order may come while the state is saved
         self.settles_at = time.monotonic() + SETTLE_SECONDS
 
     def is_due(self, server, connections):

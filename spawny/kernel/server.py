@@ -179,11 +179,11 @@ class Server:
         return True
 
     def _save(self, order):
+        order.saves_as = order.token  # another order may come meanwhile
         order.begin()
         self.calls.running = Running(None, 0, "saving its state")
         try:
-            order.saved_as = order.token
-            order.has_saved = self.saved.save(self.exports.root, order.saved_as)
+            order.has_saved = self.saved.save(self.exports.root, order.saves_as)
         finally:
             self.calls.running = None
             self.flush()
@@ -195,8 +195,19 @@ class Server:
             self.is_ending = False
             del self._answer_all
             order.keep(error)
-            for connection in list(self._connections.values()):
-                self.post(self._answer_late, connection)
+            self._take_up_again()
+
+    def cancel_recycling(self):
+        """Whoever gave the order has gone; what is urgent, or being saved, goes on all the same."""
+        order = self.recycling
+        if order is not None and not (order.is_urgent or self.is_ending):
+            self.recycling = self.tasks.on_over = None
+            del self._answer_all
+            self._take_up_again()
+
+    def _take_up_again(self):
+        for connection in list(self._connections.values()):
+            self.post(self._answer_late, connection)
 
     def _answer_late(self, connection):
         if connection.fd in self._connections:
@@ -278,11 +289,6 @@ class Server:
 
     def _serve(self, connection):
         """Answer what has come on this connection, and what follows at once."""
-        if connection.is_over:
-            # What its client asks for on another one comes after all that this one has brought.
-            while self._serve_once(connection):
-                pass
-            return
         is_alone = len(self._connections) == 1 and not self.tasks.is_pending
         in_a_row = sys.maxsize if is_alone else FAIR_REQUESTS
         if self._serve_once(connection):

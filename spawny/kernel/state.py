@@ -29,7 +29,7 @@ class State:
             return False
         if _hook(root, "__spawny_restore__") is None:
             raise TypeError("there is a __spawny_save__, but no __spawny_restore__")
-        pickled = pickle.dumps((token, hook()), pickle.HIGHEST_PROTOCOL)
+        pickled = pickle.dumps(hook(), pickle.HIGHEST_PROTOCOL)
         folder, name = os.path.split(self.path)
         try:
             os.mkdir(folder, 0o700)
@@ -39,6 +39,8 @@ class State:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             with open(os.open(temporary, flags, 0o600), "wb") as file:
+                # In front, and in plain text: the supervisor looks at it, and unpickles nothing.
+                file.write(token.encode("ascii") + b"\n")
                 file.write(pickled)
             os.replace(temporary, self.path)
         except BaseException:
@@ -54,9 +56,9 @@ class State:
         for another try; raises a KernelError that names it."""
         try:
             with open(self.path, "rb") as file:
-                found, state = pickle.load(file)
-            if found != token:
-                raise ValueError("it is not of the process before")
+                if file.readline().strip() != token.encode("ascii"):
+                    raise ValueError("it is not of the process before")
+                state = pickle.load(file)
             _hook(root, "__spawny_restore__")(state)
         except (Exception, SystemExit) as error:  # a SystemExit would end whoever attaches
             _, kind, message = describe_error(error)

@@ -31,7 +31,7 @@ def read_journal(journal: Journal, paths: Paths) -> Iterator[JournalRead]:
             state=entry.state,
             restarts=entry.restarts,
             reason=entry.reason,
-            restore=entry.restore,
+            restore=_if_saved(paths, entry.request.name, entry.restore),
             identity=identity,
             endings=entry.endings,
             age_seconds=proctable.age_seconds(identity) if identity else 0.0,
@@ -39,6 +39,18 @@ def read_journal(journal: Journal, paths: Paths) -> Iterator[JournalRead]:
             crashed=os.path.lexists(paths.call_socket(entry.request.name)),
             left=left if left and left.boot_id == proctable.boot_id() else None,
         )
+
+
+def _if_saved(paths: Paths, name: str, token: str) -> str:
+    """This token, where a state is kept under it (see kernel/state.py). The order to keep one may
+    be all that the earlier supervisor has seen of it."""
+    if not token:
+        return ""
+    try:
+        with open(paths.runtime / "saved" / name, "rb") as file:
+            return token if file.readline(256).strip() == token.encode() else ""
+    except OSError:
+        return ""
 
 
 def poke_daemons(paths: Paths, living: frozenset[str]) -> None:

@@ -5,11 +5,13 @@ One rule: an ending is over only when nothing of the daemon is left, and only th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from .. import control
 from . import actions
-from .events import ProcessExited, SessionSwept
+from .events import Deferrable, ProcessExited, Requested, SessionSwept
 from .explaining import with_ending
 from .fleet import Fleet
 from .lifecycle import ALIVE, Input, State
@@ -28,7 +30,7 @@ def stop(
 ) -> None:
     """Begin to end a daemon; no matter when it has begun already."""
     record = fleet.records[name]
-    record = record.lived(asked_by=record.life.asked_by or asked_by)
+    record = record.lived(asked_by=record.life.asked_by or asked_by).changed(comes_back=False)
     if record.state in (State.WAITING, State.FAILED):
         close(fleet, record.lived(cause=cause, reason=reason, stop_at=None), now)
     elif record.state in (State.STOPPING, State.SWEEPING):
@@ -151,13 +153,17 @@ def close(fleet: Fleet, record: Record, now: float) -> None:
     record = record.changed(
         deadline=None, waiters=(), stoppers=(), deferred=(), identity=None, link=None
     )
-    if cause is Cause.RECYCLED and not fleet.shutting_down:
+    comes_back = cause is Cause.RECYCLED or (record.comes_back and cause is Cause.DECIDED)
+    if comes_back and not fleet.shutting_down:
         # Now, and by the rule for all that waits: no death, and no backoff.
-        record = record.moved(Input.RETRY, deadline=now, restart_reason=record.life.reason)
+        if not deferred:
+            record = record.changed(restart_reason=record.life.reason)
+        record = record.moved(Input.RETRY, deadline=now, comes_back=False)
         fleet.publish("restarting", fleet.put(record), record.life.reason)
         fleet.do(actions.WriteJournal(record))
     elif fleet.shutting_down or not is_to_restart(record):
-        fleet.publish("ended", fleet.put(record.moved(Input.CLOSE)), record.life.reason)
+        record = record.moved(Input.CLOSE, comes_back=False)
+        fleet.publish("ended", fleet.put(record), record.life.reason)
         if record.life.cause is Cause.DECIDED and not record.request.is_named:
             # Nobody can ask for it by its name.
             fleet.do(actions.DropJournal(record.name))
@@ -167,8 +173,19 @@ def close(fleet: Fleet, record: Record, now: float) -> None:
     else:
         _retry_or_give_up(fleet, after_death(record, now, fleet.settings), now)
     fleet.touched_at = now
-    fleet.again.extend(deferred)
+    fleet.again.extend(_joined(deferred))
     finish_shutdown(fleet)
+
+
+def _joined(deferred: tuple[Deferrable, ...]) -> Iterator[Deferrable]:
+    """Of several restarts one is made; whoever wanted the others is told of that one."""
+    is_restarted = False
+    for each in deferred:
+        if isinstance(each, Requested) and isinstance(each.request, control.RestartDaemon):
+            if is_restarted:
+                each = replace(each, request=control.FindDaemon(each.request.name))
+            is_restarted = True
+        yield each
 
 
 def _retry_or_give_up(fleet: Fleet, record: Record, now: float) -> None:

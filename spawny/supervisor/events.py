@@ -182,7 +182,7 @@ class StacksDumped(Event):
 @dataclass(frozen=True, slots=True)
 class EndingAnnounced(Event):
     """The daemon has decided to end; `recycled`: for its successor, `saved`: with its state, under
-    this token (older daemons do not tell: under that of the last order)."""
+    this token."""
 
     link: int
     reason: str

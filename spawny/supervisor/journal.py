@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 
 from .. import control, errors
 from .lifecycle import State
-from .records import Cause, Record
+from .records import Record
 from .values import Ending, Identity, Interpreter
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Entry:
 
 
 def _standing(record: Record) -> Standing:
-    if record.state is State.STOPPING and record.life.cause is Cause.RECYCLED:
+    if record.comes_back and record.state not in _STANDINGS:
         return "waiting"  # once its process is gone
     return _STANDINGS.get(record.state, "running")
 
@@ -239,7 +239,7 @@ def _content(record: Record) -> dict[str, Any]:
         "request": json.loads(header),
         "interpreter": asdict(record.interpreter),
         "state": _standing(record),
-        "restore": record.restore,
+        "restore": (record.comes_back and record.life.recycle) or record.restore,
         "identity": asdict(record.identity) if record.identity else None,
         "restarts": record.restarts,
         "reason": record.life.reason,

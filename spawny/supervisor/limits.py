@@ -78,6 +78,29 @@ def order(fleet: Fleet, record: Record, reason: str, *, is_urgent: bool = False)
     fleet.do(actions.SendRecycle(record.link, reason, token, is_urgent))
 
 
+def restart(fleet: Fleet, record: Record, now: float, asked_by: str = "") -> None:
+    """Have this daemon make room for its successor at once, as somebody wants it."""
+    reason = "restart requested"
+    if record.state is State.READY and record.link is not None:
+        record = record.lived(asked_by=asked_by)
+        record = endings.await_end(fleet, record, now, reason, Cause.DECIDED)
+        fleet.publish("stopping", record, reason)
+        order(fleet, record, reason, is_urgent=True)
+    else:
+        endings.stop(fleet, record.name, now, reason, asked_by=asked_by)
+    record = fleet.put(fleet.records[record.name].changed(comes_back=True))
+    fleet.do(actions.WriteJournal(record))
+
+
+def resume(fleet: Fleet, record: Record, now: float) -> None:
+    """Go on with what an earlier supervisor has begun: it was to be started anew."""
+    if record.state is State.READY:
+        # It may have been given that order, or have been kept since: so this one is not urgent.
+        order(fleet, record.lived(cause=Cause.UNSAID), "restart requested")
+    else:
+        restart(fleet, record, now)
+
+
 def on_limit(fleet: Fleet, event: LimitReached, now: float) -> None:
     record = fleet.linked(event.link)
     if record is not None:
@@ -88,8 +111,13 @@ def on_limit(fleet: Fleet, event: LimitReached, now: float) -> None:
 def on_saving(fleet: Fleet, event: SavingBegan, now: float) -> None:
     """However long that takes: nobody but whoever stops the daemon has its state lost."""
     record = fleet.linked(event.link)
-    if record is not None and record.state is State.STOPPING and record.life.recycle:
+    if record is None or not record.life.recycle:
+        return
+    if record.state is State.STOPPING:
         fleet.put(record.changed(deadline=None))
+    else:
+        record = fleet.put(record.changed(comes_back=True))
+        fleet.do(actions.WriteJournal(record))
 
 
 def on_kept(fleet: Fleet, event: RecycleRefused, now: float) -> None:
@@ -98,18 +126,21 @@ def on_kept(fleet: Fleet, event: RecycleRefused, now: float) -> None:
     if record is None or record.life.recycle != event.token:
         return
     detail = f"it was kept, since its state cannot be saved: {event.error}"
+    record = record.changed(comes_back=False)
     record = record.lived(recycle="", recycle_after=now + RETRY_SECONDS, kept=detail)
+    deferred, record = record.deferred, record.changed(deferred=())
     if record.state is State.STOPPING:
-        deferred, record = record.deferred, record.changed(deferred=(), deadline=None)
-        record = record.moved(Input.KEPT).lived(cause=Cause.UNSAID, reason="", stop_at=None)
-        for each in deferred:
-            if isinstance(each, Requested) and isinstance(each.request, control.RestartDaemon):
-                message = f"daemon {record.name!r} was not restarted: {detail}"
-                refusal = control.Refused("SpawnyError", message, remote_traceback=event.traceback)
-                fleet.reply(each.caller, refusal)
-            else:
-                fleet.again.append(each)
+        record = record.moved(Input.KEPT, deadline=None)
+        record = record.lived(cause=Cause.UNSAID, reason="", stop_at=None)
+    for each in deferred:
+        if isinstance(each, Requested) and isinstance(each.request, control.RestartDaemon):
+            message = f"daemon {record.name!r} was not restarted: {detail}"
+            refusal = control.Refused("SpawnyError", message, remote_traceback=event.traceback)
+            fleet.reply(each.caller, refusal)
+        else:
+            fleet.again.append(each)
     fleet.publish("kept", fleet.put(record), detail)
+    fleet.do(actions.WriteJournal(record))
 
 
 # --- the deadline of calls ------------------------------------------------------------------------

@@ -276,7 +276,7 @@ _PARSERS: dict[str, Callable[[int, dict[str, Any]], events.Event]] = {
         _text(header, "reason"),
         recycled=header.get("recycled") is True,
         saved=header.get("saved") is True,
-        token=_text(header, "token") if "token" in header else "",
+        token=_text(header, "token") if header.get("saved") is True else "",
     ),
     "kept": lambda link, header: events.RecycleRefused(
         link, _text(header, "token"), _text(header, "error"), _text(header, "traceback")

@@ -118,6 +118,8 @@ class Record:
     restarts: int = 0
     restart_reason: str = ""  # of the last one that nobody asked for
     restore: str = ""  # the token of what the process before has saved
+    # A restart has begun, and is gone on with by the next supervisor if it comes to that.
+    comes_back: bool = False
     failures: int = 0  # deaths in a row; sets the backoff
     deaths: tuple[float, ...] = ()
     endings: tuple[Ending, ...] = ()  # of its last processes, the latest first

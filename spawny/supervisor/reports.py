@@ -92,6 +92,8 @@ def _link_up(fleet: Fleet, record: Record, event: DaemonHello, now: float) -> No
         clients=event.clients, calls=event.calls, pinged_at=None, is_quiet=False
     )
     if record.state is State.READY:
+        record = record.lived(recycle="", recycle_reason="")  # orders end with their link
+    if record.state is State.READY:
         ready_at = now if record.life.ready_at is None else record.life.ready_at
         record = record.changed(deadline=None).lived(ready_at=ready_at)
         fleet.publish("adopted" if before.state is State.UNLINKED else "ready", record)
@@ -110,6 +112,9 @@ def _link_up(fleet: Fleet, record: Record, event: DaemonHello, now: float) -> No
     elif event.state == "failed":
         _await_failed(fleet, record, now, "its definition raised")
     record = fleet.records[record.name]
+    if record.comes_back and record.state is not State.STOPPING:
+        limits.resume(fleet, record, now)
+        record = fleet.records[record.name]
     if record.state is not State.STOPPING:
         record = tell_waiters_started(fleet, record)
     listing.linked(fleet, record, now)
@@ -150,10 +155,10 @@ def on_ending(fleet: Fleet, event: EndingAnnounced, now: float) -> None:
     if record is None:
         return
     if event.saved:
-        # Not always that of the last order, which may have come while the state was being saved.
-        record = fleet.put(record.changed(restore=event.token or record.life.recycle))
+        record = fleet.put(record.changed(restore=event.token))
     if record.state is not State.STOPPING:
         cause = Cause.RECYCLED if event.recycled else Cause.DECIDED
+        record = record.changed(comes_back=event.recycled)
         record = endings.await_end(fleet, record, now, event.reason, cause)
     elif event.recycled:
         # So long it was saving its state.
@@ -241,11 +246,11 @@ def on_journal_read(fleet: Fleet, event: JournalRead, now: float) -> None:
     if event.identity is not None:
         deadline = now + fleet.settings.adoption_seconds
         fleet.do(actions.WatchProcess(record.name, event.identity))
-        fleet.put(
-            record.changed(state=State.UNLINKED, identity=event.identity, deadline=deadline).lived(
-                reason=""
-            )
-        )
+        record = record.changed(state=State.UNLINKED, identity=event.identity, deadline=deadline)
+        if event.state == "waiting":
+            # It is to be started anew, and may be ending already.
+            record = record.changed(comes_back=True).lived(cause=Cause.DECIDED)
+        fleet.put(record.lived(reason=""))
     elif event.state == "failed":
         fleet.put(record.changed(state=State.FAILED))
     elif event.state == "ended":

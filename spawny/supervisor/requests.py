@@ -12,7 +12,7 @@ from . import actions, configuration, endings, limits, listing, once, starts, up
 from .events import ClientGone, Requested
 from .fleet import Fleet, PendingInterrupt
 from .lifecycle import ALIVE, State
-from .records import Cause, Record
+from .records import Record
 from .values import Caller
 
 # A daemon's control thread answers at once, unless C code holds the interpreter's lock.
@@ -79,20 +79,10 @@ def _restart(fleet: Fleet, event: Requested, name: str, asked_by: str, now: floa
             f"daemon {name!r} cannot be restarted: its definition was lost with its journal;"
             " start it from its script with if_exists='replace'",
         )
-    elif record.state is State.READY and record.link is not None:
-        fleet.put(record.changed(deferred=(*record.deferred, event)))
-        record = endings.await_end(
-            fleet,
-            fleet.records[name].lived(asked_by=asked_by),
-            now,
-            "restart requested",
-            Cause.DECIDED,
-        )
-        fleet.publish("stopping", record, "restart requested")
-        limits.order(fleet, record, "restart requested", is_urgent=True)
     elif record.state in ALIVE or record.state is State.SWEEPING:
-        fleet.put(record.changed(deferred=(*record.deferred, event)))
-        endings.stop(fleet, name, now, "restart requested", asked_by=asked_by)
+        record = fleet.put(record.changed(deferred=(*record.deferred, event)))
+        if not record.comes_back:
+            limits.restart(fleet, record, now, asked_by)
     else:
         starts.restart(fleet, record, event.caller, now)
 

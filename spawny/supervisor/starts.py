@@ -130,6 +130,7 @@ def launch(
         deadline=now + record.request.start_timeout,
         waiters=(*record.waiters, *waiters),
         restarts=record.restarts + is_automatic,
+        comes_back=False,
     )
     if not is_automatic:
         record = record.changed(failures=0, deaths=())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import spawny
-from tests.end_to_end.processes import eventually, kill
+from tests.end_to_end.processes import eventually, is_gone, kill
 from tests.interpreters import Interpreter
 
 SCRIPT = """
@@ -44,6 +44,9 @@ def sleep(seconds):
 def __spawny_save__():
     if refuses:
         raise ValueError("not now")
+    if os.path.exists(os.environ["GATE"]):
+        with open(os.environ["GATE"]) as gate:  # until somebody opens its other end
+            gate.read()
     return points
 
 def __spawny_restore__(state):
@@ -58,7 +61,7 @@ def __spawny_restore__(state):
 @pytest.fixture
 def run(home: Path, tmp_path: Path) -> Iterator[Any]:
     def start(python: str | None = None, **options: Any) -> spawny.ObjectProxy:
-        env = {"POISON": str(tmp_path / "poison")}
+        env = {"POISON": str(tmp_path / "poison"), "GATE": str(tmp_path / "gate")}
         return spawny.run_script(SCRIPT, python, name="keeper", env=env, **options)
 
     yield start
@@ -204,6 +207,107 @@ def __spawny_restore__(state):
     assert spawny.attach("slow").add() == 2
     events.close()
     supervisor.stop("slow")
+
+
+def is_saving() -> bool:
+    return spawny.connect().status("keeper").state == "stopping"
+
+
+def release(gate: Path) -> None:
+    """Have the hook return, once it is there."""
+    with open(gate, "w"):
+        pass
+    gate.unlink()
+
+
+def test_saving_may_take_longer_than_any_grace(
+    run: Any, home: Path, tmp_path: Path, interpreter: Interpreter
+) -> None:
+    """Nothing is done to a daemon that saves, not even when another restart is requested; and
+    calls wait."""
+    (home / "config").mkdir()
+    (home / "config" / "config.toml").write_text(
+        "[supervisor]\nstop_grace_seconds = 0.2\nterm_grace_seconds = 0.2\n"
+    )
+    os.mkfifo(tmp_path / "gate")
+    root = run(interpreter.path)
+    before = root.add(1)
+    with ThreadPoolExecutor() as pool:
+        restarts = [pool.submit(spawny.connect().restart, "keeper") for _ in range(2)]
+        assert eventually(is_saving)
+        call = pool.submit(lambda: root.add(2))
+        other = spawny.run_script("import time\ndef sleep(seconds): time.sleep(seconds)")
+        other.sleep(1)  # five times the grace
+        assert spawny.connect().status("keeper").pid == before
+        assert not call.done()
+        release(tmp_path / "gate")
+        for each in restarts:
+            each.result()
+        assert call.result() != before
+    assert root.xs() == [1, 2]
+    assert saved(home) == []
+
+
+def test_a_restart_goes_on_when_the_supervisor_is_killed(
+    run: Any, home: Path, tmp_path: Path, interpreter: Interpreter
+) -> None:
+    """While the daemon saves: it serves nobody else, and ends with no supervisor. The next one
+    starts its successor, with the state."""
+    os.mkfifo(tmp_path / "gate")
+    root = run(interpreter.path)
+    before = root.add(1)
+    with ThreadPoolExecutor() as pool:
+        restart = pool.submit(spawny.connect().restart, "keeper")
+        assert eventually(is_saving)
+        end_supervisor()
+        release(tmp_path / "gate")
+        assert is_gone(before)
+        with pytest.raises(spawny.SupervisorUnavailable):
+            restart.result()
+    assert eventually(lambda: spawny.connect().status("keeper").state == "ready")
+    root = spawny.attach("keeper")
+    assert root.add(2) != before
+    assert root.xs() == [1, 2]
+    assert saved(home) == []
+
+
+def test_it_goes_on_in_the_next_supervisor_too(run: Any, home: Path, tmp_path: Path) -> None:
+    """The daemon is still saving when that comes."""
+    os.mkfifo(tmp_path / "gate")
+    root = run()
+    before = root.add(1)
+    with ThreadPoolExecutor() as pool:
+        restart = pool.submit(spawny.connect().restart, "keeper")
+        assert eventually(is_saving)
+        end_supervisor()
+        with pytest.raises(spawny.SupervisorUnavailable):
+            restart.result()
+        # Asking for it starts one.
+        assert eventually(lambda: spawny.connect().status("keeper").state == "busy")
+        release(tmp_path / "gate")
+    assert is_gone(before)
+    assert eventually(lambda: spawny.connect().status("keeper").state == "ready")
+    assert spawny.attach("keeper").xs() == [1]
+    assert saved(home) == []
+
+
+def test_a_limit_waits_for_a_supervisor(run: Any, home: Path) -> None:
+    """Without one nobody would start the next process: the daemon serves on, and is started anew
+    when there is a supervisor again."""
+    root = run(max_calls=20)
+    before = root.add(0)
+    end_supervisor()
+    assert {root.add(n) for n in range(1, 50)} == {before}
+    spawny.connect()
+    assert eventually(lambda: spawny.connect().status("keeper").restarts == 1)
+    root = spawny.attach("keeper")
+    assert root.xs() == list(range(50))
+    assert saved(home) == []
+
+
+def end_supervisor() -> None:
+    """SIGKILL it, and wait until it is gone."""
+    kill(spawny.connect().version().pid)
 
 
 def test_an_instance_has_methods_for_hooks(home: Path) -> None:

@@ -983,6 +983,14 @@ def test_a_stopped_daemon_is_listed_at_once(world: World) -> None:
     assert listing.daemons[0].state == "stopped"
 
 
+def test_what_is_seen_of_one_that_has_gone_is_not_kept(world: World) -> None:
+    """It ended between the look and the report, or has no process any more."""
+    world.exit(world.ready(definition(restart="always")), code=1)
+    before = world.record()
+    world.tell(events.ProcessesSeen({"etl": "stopped", "nobody": "stopped"}))
+    assert world.record() == before
+
+
 def test_an_uninterruptible_wait_is_shown_when_it_lasts(world: World) -> None:
     """Not for a moment of reading a disk; and no longer when it is over."""
     world.ready()

@@ -7,6 +7,7 @@ import pytest
 
 from spawny import control
 from spawny.supervisor import actions, events
+from spawny.supervisor.journal import _content
 from spawny.supervisor.lifecycle import State
 from spawny.supervisor.limits import NEAR_SECONDS, PONG_SECONDS, RETRY_SECONDS
 from spawny.supervisor.values import Busy
@@ -32,8 +33,10 @@ def order(world: World) -> actions.SendRecycle:
 def end(world: World, process: Process, *, saved: bool = False) -> Process:
     """The daemon obeys; its successor's process."""
     assert process.link is not None
-    reason = world.record().life.recycle_reason
-    world.tell(events.EndingAnnounced(process.link, reason, recycled=True, saved=saved))
+    life = world.record().life
+    token = life.recycle if saved else ""
+    ending = events.EndingAnnounced(process.link, life.recycle_reason, True, saved, token)
+    world.tell(ending)
     world.exit(process, code=0)
     world.wait(0)
     return world.only_process()
@@ -414,3 +417,183 @@ def test_a_successor_is_started_by_the_next_supervisor_too(world: World) -> None
     (load,) = world.done_of(actions.SendLoad)
     assert isinstance(load, actions.SendLoad)
     assert load.restore == "t"
+
+
+def test_a_restart_while_a_limit_has_the_state_saved_joins_that(world: World) -> None:
+    """The daemon is on its way already; it may still be kept, and then the restart is refused."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    world.tell(events.SavingBegan(process.link or 0))
+    caller = world.ask(control.RestartDaemon("etl"))
+    world.wait(100)
+    assert process.signals == []
+    world.tell(events.RecycleRefused(process.link or 0, order(world).token, "no", ""))
+    assert "was not restarted" in refusal(world.answer(caller)).message
+
+
+def test_what_was_saved_under_an_earlier_order_is_restored(world: World) -> None:
+    """A restart was requested when a limit's order had been given."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    first = order(world).token
+    world.ask(control.RestartDaemon("etl"))
+    assert len(world.done_of(actions.SendRecycle)) == 2
+    world.tell(events.EndingAnnounced(process.link or 0, "", True, saved=True, token=first))
+    world.exit(process, code=0)
+    world.hello(world.only_process())
+    assert [each.restore for each in world.done_of(actions.SendLoad)][-1] == first  # type: ignore[attr-defined]
+
+
+def test_a_second_restart_joins_the_first(world: World) -> None:
+    """It neither hurries the saving nor ends the next process; both are told of that."""
+    process = ready(world)
+    callers = [world.ask(control.RestartDaemon("etl")) for _ in range(2)]
+    assert not world.done_of(actions.SendStop)
+    successor = end(world, process, saved=True)
+    world.tell(events.DefinitionLoaded(world.hello(successor)))
+    assert [type(world.answer(each)) for each in callers] == [control.Started] * 2
+    assert world.only_process() is successor
+    assert world.record().state is State.READY
+
+
+def test_an_order_ends_with_its_link(world: World) -> None:
+    """The daemon forgets it, and is told of its limit again."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    world.tell(events.LinkLost(process.link or 0))
+    world.hello(process, "ready")
+    world.pong(process.link)
+    assert len({each.token for each in world.done_of(actions.SendRecycle)}) == 2  # type: ignore[attr-defined]
+
+
+# --- the supervisor dies meanwhile ----------------------------------------------------------------
+
+
+def standing(world: World) -> str:
+    """What the next supervisor would read in the journal."""
+    written = world.done_of(actions.WriteJournal)[-1]
+    assert isinstance(written, actions.WriteJournal)
+    return str(_content(written.record)["state"])
+
+
+def take_over(world: World, process: Process | None, restore: str = "") -> World:
+    """The world of the next supervisor, with this process left in it."""
+    next_world = World()
+    if process is not None:
+        next_world.processes[process.identity] = process
+    next_world.tell(
+        events.JournalRead(
+            request=definition(),
+            interpreter=PYTHON,
+            state="waiting",
+            restarts=0,
+            reason="",
+            identity=process.identity if process else None,
+            age_seconds=5.0,
+            crashed=False,
+            restore=restore,
+        )
+    )
+    return next_world
+
+
+def test_a_restart_is_noted_until_the_next_process_is_there(world: World) -> None:
+    """From the request on; what is saved is noted with it, and neither once it has begun anew."""
+    process = ready(world)
+    world.ask(control.RestartDaemon("etl"))
+    assert standing(world) == "waiting"
+    written = world.done_of(actions.WriteJournal)[-1]
+    assert _content(written.record)["restore"] == order(world).token  # type: ignore[attr-defined]
+    count = len(world.done_of(actions.WriteJournal))
+    successor = end(world, process)
+    later = world.done_of(actions.WriteJournal)[count:]
+    standings = [_content(each.record)["state"] for each in later]  # type: ignore[attr-defined]
+    assert standings == ["waiting", "waiting", "running"]
+    assert successor.identity != process.identity
+
+
+def test_so_is_one_of_a_daemon_that_is_still_starting(world: World) -> None:
+    """It is ended and started anew, whoever sees to it."""
+    world.ask(definition())
+    world.ask(control.RestartDaemon("etl"))
+    assert standing(world) == "waiting"
+
+
+def test_so_is_a_limit_once_the_state_is_being_saved(world: World) -> None:
+    """Before that nothing has happened; should it be kept, nothing will."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    assert standing(world) == "running"
+    world.tell(events.SavingBegan(process.link or 0))
+    assert standing(world) == "waiting"
+    world.tell(events.RecycleRefused(process.link or 0, order(world).token, "no", ""))
+    assert standing(world) == "running"
+
+
+def test_saving_without_an_order_means_nothing(world: World) -> None:
+    """An earlier supervisor gave it, and this one goes by what the daemon says at its end."""
+    process = ready(world)
+    world.tell(events.SavingBegan(process.link or 0))
+    assert standing(world) == "running"
+
+
+def test_a_stop_is_the_end_of_that(world: World) -> None:
+    """Nobody finds it waiting."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    world.tell(events.SavingBegan(process.link or 0))
+    world.ask(control.StopDaemon("etl"))
+    world.exit(process, code=0)
+    assert standing(world) == "ended"
+
+
+def test_the_next_supervisor_goes_on_with_a_restart(world: World) -> None:
+    """Of a daemon that lives: it is told again, and may be saving already."""
+    process = ready(world)
+    world = take_over(world, process)
+    world.hello(process, "ready")
+    sent = order(world)
+    assert not sent.is_urgent
+    world.tell(events.EndingAnnounced(process.link or 0, "", True, saved=True, token="earlier"))
+    world.exit(process, code=0)
+    world.wait(0)
+    world.hello(world.only_process())
+    (load,) = world.done_of(actions.SendLoad)
+    assert isinstance(load, actions.SendLoad)
+    assert load.restore == "earlier"
+
+
+def test_the_next_supervisor_restarts_one_that_has_not_begun(world: World) -> None:
+    """It is in its definition, which is not waited for."""
+    process = ready(world)
+    world = take_over(world, process)
+    world.hello(process, "loading")
+    assert world.done_of(actions.SendStop)
+    world.exit(process, code=0)
+    world.wait(0)
+    assert world.only_process() is not process
+
+
+def test_one_that_ends_before_it_is_in_touch_comes_back_as_well(world: World) -> None:
+    """It was past all links when the next supervisor came."""
+    process = ready(world)
+    world = take_over(world, process, restore="t")
+    world.exit(process, code=0)
+    world.wait(0)
+    world.hello(world.only_process())
+    (load,) = world.done_of(actions.SendLoad)
+    assert isinstance(load, actions.SendLoad)
+    assert load.restore == "t"
+
+
+def test_one_that_was_kept_meanwhile_is_asked_again(world: World) -> None:
+    """And kept again, if that is how it is."""
+    process = ready(world)
+    world = take_over(world, process)
+    world.hello(process, "ready")
+    world.tell(events.RecycleRefused(process.link or 0, order(world).token, "no", ""))
+    assert standing(world) == "running"
+    world.tell(events.EndingAnnounced(process.link or 0, "its last client left"))
+    world.exit(process, code=0)
+    world.wait(1)
+    assert not world.processes

@@ -122,8 +122,8 @@ def test_a_hello_becomes_an_event(daemons: Daemons) -> None:
             events.PongReceived(1, 1, 9, Busy("fit()", 77, 1.0, call=4)),
         ),
         (
-            {"type": "ending", "reason": "max_age", "recycled": True, "saved": True},
-            events.EndingAnnounced(1, "max_age", recycled=True, saved=True),
+            {"type": "ending", "reason": "max_age", "recycled": True, "saved": True, "token": "t"},
+            events.EndingAnnounced(1, "max_age", recycled=True, saved=True, token="t"),
         ),
         ({"type": "saving"}, events.SavingBegan(1)),
         (
