@@ -60,7 +60,9 @@ def _how(session: Session, status: DaemonStatus | None) -> tuple[str, int | None
     if status is None or (is_same and status.state in _LIVING):
         return "has closed the connection", None, None
     if status.signal_name is not None:
-        return f"was killed by {status.signal_name}", None, status.signal_name
+        is_known = status.reason.startswith(("killed", "stop", "restart"))
+        why = f" ({status.reason})" if status.reason and not is_known else ""
+        return f"was killed by {status.signal_name}{why}", None, status.signal_name
     if status.exit_code is not None:
         return f"exited with code {status.exit_code}", status.exit_code, None
     return f"has ended ({status.reason or status.state})", None, None

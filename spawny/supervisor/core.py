@@ -123,7 +123,9 @@ class Core:
         """When `DeadlineReached` is due; None: not before something else happens."""
         fleet = self.fleet
         due = [each.deadline for each in fleet.records.values() if each.deadline is not None]
-        due += [at for each in fleet.alive() if (at := limits.due(each)) is not None]
+        due += [
+            at for each in fleet.alive() if (at := limits.due(each, fleet.settings)) is not None
+        ]
         due += [each.deadline for each in fleet.listings]
         due += [each.deadline for each in fleet.interrupts.values()]
         if (settles_at := upgrade.next_deadline(fleet)) is not None:

@@ -156,7 +156,7 @@ def close(fleet: Fleet, record: Record, now: float) -> None:
     comes_back = cause is Cause.RECYCLED or (record.comes_back and cause is Cause.DECIDED)
     if comes_back and not fleet.shutting_down:
         # Now, and by the rule for all that waits: no death, and no backoff.
-        if not deferred:
+        if cause is Cause.RECYCLED or not deferred:  # nobody has asked for it
             record = record.changed(restart_reason=record.life.reason)
         record = record.moved(Input.RETRY, deadline=now, comes_back=False)
         fleet.publish("restarting", fleet.put(record), record.life.reason)

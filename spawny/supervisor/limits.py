@@ -7,6 +7,7 @@ heed that is killed. Every other limit waits for as long as the call that runs.
 from __future__ import annotations
 
 from .. import control
+from ..settings import Settings
 from . import actions, endings
 from .events import CallRunsLong, LimitReached, RecycleRefused, Requested, SavingBegan
 from .fleet import Fleet
@@ -184,13 +185,15 @@ def _end(fleet: Fleet, record: Record, call: LongCall, now: float) -> None:
     endings.escalate(fleet, record, now)  # to ask is of no use: what is asked does not listen
 
 
-def due(record: Record) -> float | None:
+def due(record: Record, settings: Settings) -> float | None:
     """When `on_time` is to be called for this daemon."""
     if record.state is not State.READY or record.link is None:
         return None
     request, life, times = record.request, record.life, []
     if life.long_call is not None:
         times.append(life.long_call.due)
+    if (deaf_at := _deaf_at(record, settings)) is not None:
+        times.append(deaf_at)
     if _may_be_recycled(record):
         if request.max_age is not None:
             times.append(max(_old_at(record, request.max_age), life.recycle_after))
@@ -201,6 +204,16 @@ def due(record: Record) -> float | None:
     return min(times, default=None)
 
 
+def _deaf_at(record: Record, settings: Settings) -> float | None:
+    """C code that keeps the interpreter's lock lets nobody tell of its call. But then a ping stays
+    unanswered, for as long as a call may take and ignore its interrupt."""
+    life, limit = record.life, record.request.call_deadline
+    is_halted = life.process_state in ("stopped", "zombie")
+    if limit is None or life.pinged_at is None or life.long_call is not None or is_halted:
+        return None
+    return life.pinged_at + limit + settings.stop_grace_seconds
+
+
 def _is_near(record: Record) -> bool:
     limit, look = record.request.max_rss, record.life.sample
     return limit is not None and look is not None and look.rss_bytes >= NEAR_SHARE * limit
@@ -209,12 +222,17 @@ def _is_near(record: Record) -> bool:
 def on_time(fleet: Fleet, name: str, now: float) -> None:
     """What is due by now."""
     record = fleet.records[name]
-    when = due(record)
+    when = due(record, fleet.settings)
     if when is None or now < when:
         return
     life = record.life
     if life.long_call is not None and now >= life.long_call.due:
         _press(fleet, record, life.long_call, now)
+        return
+    deaf_at = _deaf_at(record, fleet.settings)
+    if deaf_at is not None and now >= deaf_at:
+        # Somebody may just have let it go on: it is asked once more.
+        _ping(fleet, record, LongCall(-1, -1, "C code that keeps the interpreter's lock", now), now)
         return
     if life.kept and now >= life.recycle_after:
         record = fleet.put(record.lived(kept=""))
@@ -240,8 +258,14 @@ def _press(fleet: Fleet, record: Record, call: LongCall, now: float) -> None:
         fleet.publish("limit", record, f"call_deadline: {call.what} is interrupted")
         fleet.do(actions.InterruptCall(record.link, call.connection, call.call, text))
     elif call.stage is Stage.ASKED:
-        waits = call.changed(stage=Stage.SIGTERM, due=now + PONG_SECONDS)
-        fleet.put(record.lived(long_call=waits, pinged_at=now))
-        fleet.do(actions.PingDaemon(record.link))
+        _ping(fleet, record, call, now)
     else:
         _end(fleet, record, call, now)
+
+
+def _ping(fleet: Fleet, record: Record, call: LongCall, now: float) -> None:
+    """Does it still run?"""
+    assert record.link is not None
+    waits = call.changed(stage=Stage.SIGTERM, due=now + PONG_SECONDS)
+    fleet.put(record.lived(long_call=waits, pinged_at=now))
+    fleet.do(actions.PingDaemon(record.link))

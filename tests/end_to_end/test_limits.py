@@ -1,8 +1,10 @@
 """Limits of real daemons: they are started anew between calls, and their calls end in time."""
 
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,9 @@ async def later(seconds):
 
 def through(callback):
     return callback(), os.getpid()
+
+def keep_lock():
+    return sum(range(10**12))  # C code that lets no other thread run
 """
 
 
@@ -63,7 +68,8 @@ def run(home: Path) -> Iterator[Any]:
 
     yield start
     for name in names:
-        spawny.connect().stop(name)
+        with suppress(spawny.DaemonNotFound):
+            spawny.connect().stop(name)
 
 
 def status(name: str = "limited") -> DaemonStatus:
@@ -217,3 +223,35 @@ def test_a_daemon_with_a_deadline_rests_when_idle(run: Any) -> None:
     before = switches()
     other.sleep(3)
     assert switches() - before <= 6
+
+
+def configure(home: Path, figures: str) -> None:
+    (home / "config").mkdir()
+    (home / "config" / "config.toml").write_text(f"[supervisor]\n{figures}\n")
+
+
+def test_c_code_that_keeps_the_lock_past_the_deadline_ends_with_its_daemon(
+    run: Any, home: Path
+) -> None:
+    """Nobody in the daemon can tell of it, and no interrupt is heeded; the caller is told why."""
+    configure(home, "stop_grace_seconds = 0.3\nhealth_interval_seconds = 0.3")
+    if sys.implementation.name != "cpython":
+        pytest.skip("its C code is this interpreter's own")
+    root = run(call_deadline=0.3)
+    with pytest.raises(spawny.DaemonDied, match=r"SIGTERM \(call_deadline: .* than 0\.3 s"):
+        root.keep_lock()
+
+
+def test_what_does_not_fit_into_memory_is_refused_in_figures(home: Path) -> None:
+    """What is free, what is needed, and what is kept in reserve; no process was started."""
+    with pytest.raises(spawny.DaemonStartError, match=r"\d MB are free.* 10000000 MB, its max_rss"):
+        spawny.run_script(SCRIPT, name="huge", max_rss="10 TB")
+    now = status("huge")
+    assert (now.state, now.pid) == ("ended", None)
+    assert "(memory_reserve_bytes)" in now.reason
+
+
+def test_without_a_reserve_nothing_is_refused(run: Any, home: Path) -> None:
+    """A figure of 0 switches the guard off."""
+    configure(home, "memory_reserve_bytes = 0")
+    assert run(max_rss="10 TB").pid() == status().pid

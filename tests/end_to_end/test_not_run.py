@@ -1,6 +1,8 @@
 """Calls that a daemon has not begun when it ends: made in the next one, or told apart."""
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +29,8 @@ class Counter:
             file.write("holding\\n")
         while True:
             time.sleep(60)
+    async def noted(self, text):
+        return self.note(text)
     def other(self):
         return Other()
 class Other:
@@ -146,6 +150,69 @@ def test_no_call_is_lost_or_made_twice_over_restarts(
     assert len(found) == len(set(found))
     assert set(answered) <= set(found)
     assert set(found) <= {*answered, *doubtful}
+
+
+def test_oneway_calls_are_made_once_over_recyclings(
+    start: Callable[..., spawny.ObjectProxy], tmp_path: Path, interpreter: Interpreter
+) -> None:
+    """Nobody waits for them; none is lost between two processes, or made in both."""
+    root = start(interpreter.path, max_calls=20)
+    sent, pids = [], set()
+    deadline = time.monotonic() + 60
+    while len(pids) < 3 and time.monotonic() < deadline:
+        for _ in range(9):
+            sent.append(str(len(sent)))
+            spawny.oneway(root.note)(sent[-1])
+        sent.append(str(len(sent)))
+        pids.add(root.note(sent[-1]))
+    assert len(pids) == 3
+    assert lines(tmp_path) == sent
+
+
+def test_asyncio_calls_are_made_once_over_recyclings(
+    start: Callable[..., spawny.ObjectProxy], tmp_path: Path
+) -> None:
+    """Many at once, of functions and of coroutines; each has its answer."""
+    root = start("3.11", max_calls=20)
+    sent: list[str] = []
+    pids: set[int] = set()
+
+    async def one(text: str, is_coroutine: bool) -> None:
+        sent.append(text)
+        method = root.noted if is_coroutine else root.note
+        pids.add(await spawny.aio.call(method, text))
+
+    async def all_of_them() -> None:
+        deadline = time.monotonic() + 60
+        while len(pids) < 3 and time.monotonic() < deadline:
+            texts = [str(len(sent) + n) for n in range(30)]
+            await asyncio.gather(*(one(each, int(each) % 2 == 0) for each in texts))
+
+    asyncio.run(all_of_them())
+    assert len(pids) == 3
+    assert sorted(lines(tmp_path)) == sorted(sent)
+
+
+def test_a_batch_that_is_cut_off_in_a_send_was_not_begun(
+    start: Callable[..., spawny.ObjectProxy], tmp_path: Path
+) -> None:
+    """The daemon reads nothing for want of time, the call is larger than what the system takes:
+    neither it nor what comes after it runs, and the daemon serves on."""
+    root = start("3.11")
+    with ThreadPoolExecutor() as pool:
+        held = hold(root, tmp_path, pool)
+        batch = spawny.batch()
+        not_begun = pytest.raises(spawny.CallTimeout, match="not begun")
+        with not_begun, spawny.timeout(0.5), batch:
+            futures = [batch.call(root.note, text) for text in ("x" * 8_000_000, "after")]
+        for each in futures:
+            with pytest.raises(spawny.CallTimeout):
+                each.result()
+        spawny.connect().interrupt("counter")
+        with pytest.raises(KeyboardInterrupt):
+            held.result()  # type: ignore[attr-defined]
+    root.note("last")
+    assert lines(tmp_path) == ["holding", "last"]
 
 
 def test_another_reference_is_stale_and_says_that_nothing_ran(

@@ -611,6 +611,32 @@ def test_five_crashes_end_in_failed(world: World) -> None:
     assert world.record().deaths == ()
 
 
+def test_each_death_in_a_row_doubles_the_wait(world: World) -> None:
+    """To the moment; a healthy stretch begins anew, and never gives up."""
+    process = world.ready(definition(restart="always"))
+    waits = []
+    for healthy_seconds in (0, 0, 0, 30, 30, 30, 0):
+        world.wait(healthy_seconds)
+        world.exit(process, code=1)
+        deadline = world.record().deadline
+        assert deadline is not None
+        waits.append(deadline - world.now)
+        world.wait(waits[-1] - 0.01)
+        assert not world.processes
+        world.wait(0.01)
+        process = world.only_process()
+        world.hello(process, "ready")
+    assert waits == pytest.approx([0.25, 0.5, 1.0, 0.25, 0.25, 0.25, 0.5])
+
+
+def test_on_failure_leaves_an_end_without_one_alone(world: World) -> None:
+    """Exit code 0 is no failure; `always` restarts that, too."""
+    world.exit(world.ready(definition(restart="on-failure")), code=0)
+    world.exit(world.ready(definition("web", restart="always")), code=0)
+    world.wait(1)
+    assert world.only_process().name == "web"
+
+
 def test_a_failed_daemon_makes_room_for_another_definition(world: World) -> None:
     """It does not run, so that there is nothing to be in the way of."""
     process = world.ready(definition(restart="always"))

@@ -75,6 +75,19 @@ def test_the_successor_comes_at_once(world: World) -> None:
     assert world.status("etl").restart_reason.startswith("max_calls")
 
 
+def test_its_reason_is_kept_whoever_waits_for_it(world: World) -> None:
+    """A client looks for the next process while the one before ends."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    world.tell(events.EndingAnnounced(process.link or 0, "max_calls", recycled=True))
+    caller = world.ask(control.FindDaemon("etl"))
+    world.exit(process, code=0)
+    world.wait(0)
+    world.hello(world.only_process())
+    assert isinstance(world.answer(caller), control.Started)
+    assert world.record().restart_reason == "max_calls"
+
+
 def test_a_busy_daemon_is_given_all_the_time(world: World) -> None:
     """Between the order and the end of the call nothing is done to it."""
     process = ready(world, max_age=10.0)
@@ -223,6 +236,13 @@ def long(world: World, process: Process, seconds: float = 1.0) -> None:
     world.tell(events.CallRunsLong(process.link or 0, 3, 8, "fit()", seconds))
 
 
+def serve(world: World, process: Process, busy: Busy | None = None) -> None:
+    """A minute goes by in which pings are answered."""
+    for _ in range(12):
+        world.wait(world.settings.health_interval_seconds)
+        world.pong(process.link, busy)
+
+
 def test_a_long_call_is_interrupted_at_its_deadline(world: World) -> None:
     """That very call, when it has run for as long as it may."""
     process = ready(world, call_deadline=2.0)
@@ -248,7 +268,7 @@ def test_a_call_that_was_over_is_forgotten(world: World) -> None:
     process = ready(world, call_deadline=2.0)
     long(world, process, 2.0)
     world.tell(events.CallInterrupted(process.link or 0, 0, done=False))
-    world.wait(60)
+    serve(world, process)
     assert process.signals == []
 
 
@@ -260,7 +280,7 @@ def test_a_call_that_heeds_its_interrupt_is_forgotten(world: World, busy: Busy |
     world.tell(events.CallInterrupted(process.link or 0, 0, done=True))
     world.wait(world.settings.stop_grace_seconds)
     world.pong(process.link, busy)
-    world.wait(60)
+    serve(world, process)
     assert process.signals == []
 
 
@@ -287,6 +307,33 @@ def test_one_that_cannot_even_answer_is_ended_as_well(world: World) -> None:
     long(world, process, 2.0)
     world.wait(world.settings.stop_grace_seconds + PONG_SECONDS)
     assert process.signals == ["SIGTERM"]
+
+
+def test_one_that_cannot_tell_of_its_call_is_ended_too(world: World) -> None:
+    """C code keeps the interpreter's lock from the beginning: its pings are not answered."""
+    process = ready(world, call_deadline=2.0)
+    settings = world.settings
+    world.wait(settings.health_interval_seconds + 2 + settings.stop_grace_seconds)
+    assert process.signals == []
+    world.wait(PONG_SECONDS)
+    assert process.signals == ["SIGTERM"]
+    assert "C code that keeps the interpreter's lock took more than 2 s" in (
+        world.record().life.reason
+    )
+
+
+def test_one_that_somebody_stopped_is_not(world: World) -> None:
+    """It does not compute; and once it goes on it has time to answer."""
+    process = ready(world, call_deadline=2.0)
+    world.states["etl"] = "stopped"
+    world.wait(60)
+    assert process.signals == []
+    world.states["etl"] = "other"
+    world.tell(events.ProcessesSeen({"etl": "other"}))
+    world.wait(0)
+    world.pong(process.link, Busy("fit()", 9, 1.0, connection=3, call=8))
+    world.wait(world.settings.stop_grace_seconds)
+    assert process.signals == []
 
 
 def test_without_a_link_nothing_is_due(world: World) -> None:
