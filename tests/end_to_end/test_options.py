@@ -109,6 +109,19 @@ def test_idle_timeout_of_a_named_daemon() -> None:
         spawny.attach("brief")
 
 
+def test_a_client_in_time_stops_the_clock_of_idle_timeout() -> None:
+    """It counts anew from when that client leaves."""
+    text = "import os, time\ndef pid(seconds=0):\n    time.sleep(seconds)\n    return os.getpid()"
+    module = spawny.run_script(text, name="brief", idle_timeout=1.0)
+    pid = module.pid()
+    del module
+    module = spawny.attach("brief")
+    assert module.pid(1.5) == pid
+    del module
+    assert is_gone(pid)
+    assert "no client for 1 s" in spawny.connect().status("brief").reason
+
+
 def test_unnamed_daemon_may_linger() -> None:
     """With an idle_timeout an unnamed daemon outlives its last proxy for that time."""
     module = spawny.run_script(SCRIPT, idle_timeout=0.3)
