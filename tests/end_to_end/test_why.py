@@ -128,14 +128,14 @@ def test_stacks_of_a_daemon_that_cannot_answer(fifo: Path) -> None:
 
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
-    """A memory cgroup of 64 MB."""
+    """A memory cgroup of 160 MB: more than what is kept in reserve."""
     is_first = (CGROUPS / "memory").is_dir()
     parent = CGROUPS / "memory" if is_first else CGROUPS
     path = parent / f"spawny-test-{os.getpid()}"
     try:
         path.mkdir()
         limit = "memory.limit_in_bytes" if is_first else "memory.max"
-        (path / limit).write_text("64000000")
+        (path / limit).write_text("160000000")
     except OSError as error:
         pytest.skip(f"cannot make a memory cgroup here: {error}")
     yield path
