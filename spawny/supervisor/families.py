@@ -7,10 +7,10 @@ right before.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from signal import Signals
 
 from . import proctable
@@ -19,6 +19,8 @@ from .values import Identity
 # What is killed may have forked a moment before: looked for again until nothing new turns up. A
 # process that forks faster than it can be looked for is left to the next sweep.
 _MOST_LOOKS = 20
+
+logger = logging.getLogger(__name__)
 
 
 class Families:
@@ -65,7 +67,8 @@ class Families:
 
     def _find(self, leader: Identity, mark: str, spared: Collection[Identity]) -> set[Identity]:
         remembered = filter(proctable.is_alive, self._snapshots.get(leader, ()))
-        return set(remembered).union(proctable.family(leader, mark)).difference(spared)
+        found = set(remembered).union(proctable.family(leader, mark)).difference(spared)
+        return {each for each in found if each.pid not in (1, os.getpid())}
 
     def _kill(
         self, leader: Identity, mark: str, spared: Collection[Identity], first: set[Identity]
@@ -89,15 +92,27 @@ class Families:
 
     def _send(self, identity: Identity, number: Signals) -> None:
         """Signal one process, if it is still that one."""
-        with suppress(ProcessLookupError, PermissionError):
-            if not self._has_pidfd:
-                if proctable.is_alive(identity):
-                    os.kill(identity.pid, number)
-                return
-            pidfd = os.pidfd_open(identity.pid)
-            try:
-                # Asked once the pidfd holds the process: no reuse of the pid comes between.
-                if proctable.is_alive(identity):
-                    signal.pidfd_send_signal(pidfd, number)
-            finally:
-                os.close(pidfd)
+        # Nothing that a daemon says of itself, and no mistake here, may ever lead to these.
+        if identity.pid in (1, os.getpid()):
+            logger.error("process %d was not sent %s: it is no daemon's", identity.pid, number.name)
+            return
+        try:
+            self._send_checked(identity, number)
+        except (ProcessLookupError, PermissionError):
+            return  # it is gone
+        except OSError as error:
+            # For want of a descriptor. Whoever has to end gets more than one signal.
+            logger.warning("could not send %s to %d: %s", number.name, identity.pid, error)
+
+    def _send_checked(self, identity: Identity, number: Signals) -> None:
+        if not self._has_pidfd:
+            if proctable.identify(identity.pid) == identity:
+                os.kill(identity.pid, number)
+            return
+        pidfd = os.pidfd_open(identity.pid)
+        try:
+            # Asked once the pidfd holds the process: no reuse of the pid comes between.
+            if proctable.identify(identity.pid) == identity:
+                signal.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)

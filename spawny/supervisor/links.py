@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,7 +20,7 @@ from typing import Any
 from .. import __version__, control
 from ..kernel import link as codec
 from ..paths import NAME_PATTERN
-from . import events, interpreters, proctable
+from . import descriptors, events, interpreters, proctable
 from .sockets import listen
 from .values import NO_CALLS, Busy, CallFigures
 
@@ -39,6 +40,9 @@ _BUCKETS = 128
 # A daemon that does not read (it is stopped) is pinged once; what piles up beyond this much, a
 # definition apart, is somebody asking to interrupt it over and over.
 _UNSENT_LIMIT_BYTES = 1024 * 1024
+
+# When no link can be accepted for want of descriptors.
+ACCEPT_AGAIN_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -61,6 +65,7 @@ class Links:
         self._connections: dict[int, _Connection] = {}
         self._numbers: dict[int, int] = {}  # by descriptor
         self._last_number = 0
+        self._accepts_again_at: float | None = None
 
     @property
     def listener(self) -> socket.socket:
@@ -69,9 +74,16 @@ class Links:
 
     def fds(self) -> Iterator[tuple[int, bool]]:
         """What to watch: a descriptor to read, and whether to write as well."""
-        yield self._listener.fileno(), False
+        if self._accepts_again_at is None or time.monotonic() >= self._accepts_again_at:
+            self._accepts_again_at = None
+            yield self._listener.fileno(), False
         for connection in self._connections.values():
             yield connection.socket.fileno(), bool(connection.unsent)
+
+    @property
+    def accepts_again_at(self) -> float | None:
+        """When to look at `fds` again though nothing has happened; None: not for that."""
+        return self._accepts_again_at
 
     def advance(self, fd: int, *, is_writable: bool) -> list[events.Event]:
         """Do what can be done at a descriptor that is ready."""
@@ -93,8 +105,12 @@ class Links:
     def _accept(self) -> None:
         try:
             accepted, _ = self._listener.accept()
+            accepted = socket.socket(fileno=descriptors.put_away(accepted.detach()))
         except OSError as error:  # the daemon has gone again, or there are too many descriptors
             logger.warning("could not accept a link: %s", error)
+            if descriptors.are_exhausted(error):
+                # The knock may still be there, and would wake us again and again.
+                self._accepts_again_at = time.monotonic() + ACCEPT_AGAIN_SECONDS
             return
         pid, uid = _peer_of(accepted)
         if uid != os.getuid():

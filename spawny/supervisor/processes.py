@@ -7,7 +7,6 @@ system has none, `exited` looks for itself every `interval` seconds.
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import subprocess
@@ -19,7 +18,7 @@ from signal import Signals
 from .. import control, kernel
 from ..address import DAEMON_VARIABLE
 from ..paths import Paths
-from . import interpreters, logs, proctable
+from . import descriptors, interpreters, logs, proctable
 from .events import ChildSpawned, Event, ProcessExited, SessionSwept, SpawnFailed
 from .families import Families
 from .memory import OutOfMemory
@@ -42,6 +41,9 @@ _INTERPRETERS_OWN = (
 
 _POLL_SECONDS = 0.1
 
+# Of each daemon: its pidfd and its link.
+_LASTING_DESCRIPTORS = 2
+
 
 @dataclass(slots=True)
 class _Watched:
@@ -61,14 +63,21 @@ class Processes:
         paths: For the logs, and what a daemon is told.
         boot: The file that a daemon's interpreter is started with, where the client names none.
         has_pidfd: False takes the portable way.
+        descriptor_limit: How many descriptors a daemon may have; None: as many as we.
     """
 
     def __init__(
-        self, paths: Paths, boot: str = BOOT, *, has_pidfd: bool = hasattr(os, "pidfd_open")
+        self,
+        paths: Paths,
+        boot: str = BOOT,
+        *,
+        has_pidfd: bool = hasattr(os, "pidfd_open"),
+        descriptor_limit: int | None = None,
     ) -> None:
         self._paths = paths
         self._boot = boot
         self._has_pidfd = has_pidfd
+        self._descriptor_limit = descriptor_limit
         self._watched: dict[Identity, _Watched] = {}
         self.memory = OutOfMemory()
         self._families = Families(has_pidfd=has_pidfd)
@@ -78,6 +87,7 @@ class Processes:
     def spawn(self, request: control.StartDaemon, interpreter: Interpreter) -> Event:
         """Start a daemon's process and watch it."""
         try:
+            descriptors.check_room(_LASTING_DESCRIPTORS)
             log_fd = logs.open_for_append(self._paths.log_file(request.name))
         except OSError as error:
             return SpawnFailed(request.name, _why_no_log(error))
@@ -97,8 +107,14 @@ class Processes:
             return SpawnFailed(request.name, _why_not_spawned(request, interpreter, error))
         finally:
             os.close(log_fd)
+        descriptors.limit_to(self._descriptor_limit, child.pid)
         # It is our child and not reaped: its pid is its own even if it is dead by now.
-        identity = proctable.identify(child.pid)
+        try:
+            identity = proctable.identify(child.pid)
+        except OSError as error:
+            child.kill()
+            child.wait()
+            return SpawnFailed(request.name, _why_not_spawned(request, interpreter, error))
         if identity is None:
             raise RuntimeError(f"process {child.pid} was started, but is not in the process table")
         self._watch(_Watched(request.name, identity, None, child))
@@ -128,13 +144,16 @@ class Processes:
         self._watch(_Watched(name, identity, None))
 
     def _watch(self, watched: _Watched) -> None:
-        if self._has_pidfd:
-            # It is gone: `exited` will find out, without a descriptor.
-            with suppress(ProcessLookupError):
-                watched.pidfd = os.pidfd_open(watched.identity.pid)
+        self._open_pidfd(watched)
         if watched.leader is None:
             self.memory.look([watched.identity])
         self._watched[watched.identity] = watched
+
+    def _open_pidfd(self, watched: _Watched) -> None:
+        if self._has_pidfd:
+            # It is gone, or there are no descriptors: `exited` will find out, without one.
+            with suppress(OSError):
+                watched.pidfd = descriptors.put_away(os.pidfd_open(watched.identity.pid))
 
     def exited(self) -> list[ProcessExited | SessionSwept]:
         """What has ended since the last time."""
@@ -142,6 +161,8 @@ class Processes:
         for watched in list(self._watched.values()):
             has_ended, code = _ended(watched)
             if not has_ended:
+                if watched.pidfd is None:
+                    self._open_pidfd(watched)
                 continue
             self._forget(watched)
             if watched.leader is None:
@@ -220,7 +241,7 @@ def _why_no_log(error: OSError) -> str:
 
 
 def _want_of_descriptors(error: Exception) -> str | None:
-    if getattr(error, "errno", None) not in (errno.EMFILE, errno.ENFILE):
+    if not descriptors.are_exhausted(error):
         return None
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
@@ -250,8 +271,8 @@ def _ended(watched: _Watched) -> tuple[bool, int | None]:
         return False, None
     # A zombie of ours, though we did not start it: as pid 1, or after we have executed ourselves.
     # Not asked where its pid is another's by now.
-    if proctable.identify(watched.identity.pid) == watched.identity:
-        with suppress(ChildProcessError):
+    with suppress(OSError):
+        if proctable.identify(watched.identity.pid) == watched.identity:
             pid, status = os.waitpid(watched.identity.pid, os.WNOHANG)
             return pid != 0, os.waitstatus_to_exitcode(status) if pid else None
     return True, None

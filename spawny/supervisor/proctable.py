@@ -20,6 +20,10 @@ from .values import Identity, ProcessState
 _HAS_PROC = os.path.isfile("/proc/self/stat")
 _MARK_BEGINS = b"\0" + DAEMON_VARIABLE.encode() + b"="
 _EMPTY_LOOKS = 20
+
+# There is no such process, or it is another user's. Anything else (no descriptor is left, say)
+# tells nothing of it.
+_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 _PSUTIL_TICKS = 100  # psutil gives seconds; as precise as Linux's own ticks
 
 
@@ -49,7 +53,11 @@ def boot_id() -> str:
 
 
 def read(pid: int) -> Process | None:
-    """The process of this pid, a zombie too; None when there is none."""
+    """The process of this pid, a zombie too; None when there is none.
+
+    Raises OSError when it cannot be looked at, as do all that look here, but for those that say
+    otherwise.
+    """
     return _read_proc(pid) if _HAS_PROC else _read_psutil(pid)
 
 
@@ -57,7 +65,7 @@ def _read_proc(pid: int) -> Process | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             line = file.read()
-    except OSError:
+    except _GONE:
         return None
     # The second field is the command in parentheses, which may itself hold spaces and parentheses.
     state, ppid, group, session, *rest = line[line.rindex(b")") + 2 :].split()
@@ -73,7 +81,7 @@ def _read_psutil(pid: int) -> Process | None:
         is_zombie = process.status() == psutil.STATUS_ZOMBIE
         group, session = os.getpgid(pid), os.getsid(pid)
         return Process(pid, process.ppid(), group, session, ticks, is_zombie)
-    except (psutil.Error, OSError):
+    except (psutil.Error, *_GONE):
         return None
 
 
@@ -92,8 +100,14 @@ def identify(pid: int) -> Identity | None:
 
 
 def is_alive(identity: Identity) -> bool:
-    """Whether that very process still runs; a zombie does not."""
-    process = read(identity.pid)
+    """Whether that very process still runs; a zombie does not.
+
+    One that cannot be looked at does: nothing is taken for dead for want of a descriptor.
+    """
+    try:
+        process = read(identity.pid)
+    except OSError:
+        return True
     return process is not None and process.identity == identity and not process.is_zombie
 
 
@@ -110,7 +124,7 @@ STATES: dict[bytes | str, ProcessState] = {
 
 
 def state(identity: Identity) -> ProcessState | None:
-    """What that very process does; None where it is gone."""
+    """What that very process does; None where it is gone, or cannot be looked at."""
     found: bytes | str
     try:
         if _HAS_PROC:

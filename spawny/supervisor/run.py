@@ -24,7 +24,17 @@ from .. import __version__, control, settings
 from ..address import DAEMON_VARIABLE
 from ..errors import InterpreterNotFound, InvalidRequest, SpawnyError
 from ..paths import Paths, check_name, check_socket_path, locate, make_private
-from . import actions, adoption, declared, events, handover, interpreters, notify, singleton
+from . import (
+    actions,
+    adoption,
+    declared,
+    descriptors,
+    events,
+    handover,
+    interpreters,
+    notify,
+    singleton,
+)
 from .core import Core
 from .handover import Handover
 from .journal import Journal
@@ -61,6 +71,7 @@ class Supervisor:
         arguments: What its successor is to be started with.
         before: What it has taken over, where it is a successor itself.
         idle_exit: What overrules the configuration.
+        descriptor_limit: How many descriptors daemons may have; None: as many as we.
     """
 
     def __init__(
@@ -75,6 +86,7 @@ class Supervisor:
         arguments: Sequence[str] = (),
         before: Handover | None = None,
         idle_exit: float | None = None,
+        descriptor_limit: int | None = None,
     ) -> None:
         self._is_service = is_service
         self._idle_exit = idle_exit
@@ -91,7 +103,8 @@ class Supervisor:
         self._daemons = Links(
             paths.link_socket, None if before is None else _inherited(before.link_fd)
         )
-        self._processes = Processes(paths, boot)
+        self._descriptor_limit = descriptor_limit
+        self._processes = Processes(paths, boot, descriptor_limit=descriptor_limit)
         self._journal = Journal(paths.journal)
         self._performer = Performer(
             paths, figures, self._clients, self._daemons, self._processes, self._journal
@@ -161,9 +174,11 @@ class Supervisor:
         fds = (self._lock_fd, self._clients.suspend().fileno(), self._daemons.listener.fileno())
         try:
             handover_fd = handover.write(fds, self._owns_socket, action.records, action.answered)
+            descriptors.limit_to(self._descriptor_limit)
             execute(action.python, action.python_path, self._arguments, handover_fd)
         except OSError as error:
             logger.exception("could not become the next version")
+            descriptors.raise_limit()
             for fd in fds:
                 os.set_inheritable(fd, False)
             self._clients.resume()
@@ -219,6 +234,7 @@ class Supervisor:
             due.append(now + self._processes.interval)
         if self._watchdog_seconds is not None:
             due.append(self._watchdog_at)
+        due.append(self._daemons.accepts_again_at)
         return min((max(0.0, each - now) for each in due if each is not None), default=None)
 
     def _feed(self, event: events.Event) -> None:
@@ -434,6 +450,7 @@ def _serve(options: argparse.Namespace, boot: str) -> int:
             arguments=_successors(options),
             before=before,
             idle_exit=options.idle_exit,
+            descriptor_limit=descriptors.raise_limit(),
         )
         stack.callback(supervisor.close)
         supervisor.adopt()

@@ -387,6 +387,18 @@ def test_what_ignores_sigterm_is_killed(site: Site) -> None:
     assert not proctable.is_alive(left)
 
 
+def test_the_supervisor_and_the_first_process_are_never_signalled(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is taken for a daemon, and whoever has its mark; the test would not see the end."""
+    for pid in (1, os.getpid()):
+        identity = known(pid)
+        for name in ("SIGTERM", "SIGKILL"):
+            # Its family, were it a daemon's, would be much of what runs.
+            site.processes._families._send(identity, signal.Signals[name])
+            assert f"process {pid} was not sent {name}" in caplog.text
+
+
 def test_a_pid_that_is_somebody_elses_is_never_signalled(site: Site) -> None:
     """An identity of an earlier process with this pid hits nobody."""
     identity = site.spawn("idle")
