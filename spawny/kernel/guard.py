@@ -202,6 +202,25 @@ class Guard(threading.Thread):
         self._by_id[connection.connection_id] = connection
         self.admit(connection)
 
+    def look_after_socket(self):
+        """Listen anew where somebody has removed our socket; now and then, on the occasion of
+        something else."""
+        if self._exit_at is not None or not self._listener.has_vanished():
+            return
+        # Whoever knocked before it vanished is let in.
+        knocks = select.poll()
+        knocks.register(self._listener.fileno(), select.POLLIN)
+        while self._listen_again_at is None and knocks.poll(0):
+            self._accept()
+        fd = self._listener.fileno()
+        try:
+            self._listener.renew()
+        except OSError:
+            return  # its directory is gone, too, until there is a supervisor
+        if self._listen_again_at is None:
+            self._poller.unregister(fd)
+            self._poller.register(self._listener.fileno(), select.POLLIN)
+
     def admit(self, connection):
         """Look after this connection from now on."""
         self._by_fd[connection.fd] = connection

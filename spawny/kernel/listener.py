@@ -4,6 +4,8 @@ import os
 import socket
 import sys
 
+BACKLOG = 128
+
 
 class Listener:
     """Bound at this path, where nobody else is served; else the process exits."""
@@ -16,6 +18,32 @@ class Listener:
     def fileno(self):
         """Its descriptor; -1 once it is closed."""
         return self._sock.fileno()
+
+    def has_vanished(self):
+        """Whether nobody finds it at its path. (Not if another daemon has taken the path over.)"""
+        try:
+            os.stat(self._path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def renew(self):
+        """Listen at the path anew. Raises OSError, and then is as it was."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(self._path)
+            # The umask is of the whole process, where user code runs by now; its directory keeps
+            # others out until then.
+            os.chmod(self._path, 0o600)
+            sock.listen(BACKLOG)
+            inode = os.stat(self._path).st_ino
+        except OSError:
+            sock.close()
+            raise
+        self._sock.close()
+        self._sock, self._inode = sock, inode
 
     def accept(self):
         """The socket of one who knocks. Raises OSError."""
@@ -54,5 +82,5 @@ def _listen(path):
         listener.bind(path)
     finally:
         os.umask(umask)
-    listener.listen(128)
+    listener.listen(BACKLOG)
     return listener

@@ -43,6 +43,7 @@ class Phone:
         if self.connection is not None:
             self._guard.hung_up(self.connection)
         self.ring_at = None
+        self._guard.look_after_socket()
         sock = away_from_stdio(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             sock.setblocking(False)  # a supervisor that is stopped must not stop us
@@ -127,6 +128,7 @@ class Phone:
         self._guard.ask(self._guard.loading_ended, failure is None)
 
     def _on_ping(self, header, blob):
+        self._guard.look_after_socket()
         running = self._server.calls.busy
         busy = running and running.describe(self._server.exports)
         calls = self._server.calls.figures()

@@ -222,6 +222,11 @@ class DropJournal(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtFiles(Action):
+    """Make anew what has vanished of our own. Answered by `FilesLookedAt` where something had."""
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveCallSocket(Action):
     """A daemon that was killed leaves its socket behind."""
 

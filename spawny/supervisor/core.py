@@ -51,6 +51,7 @@ _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
     events.ProcessesSeen: listing.on_processes_seen,
     events.HealthSampled: listing.on_sampled,
     events.JournalTried: reports.on_journal_tried,
+    events.FilesLookedAt: reports.on_files_looked_at,
     events.DefinitionLost: reports.on_definition_lost,
     events.JournalRead: reports.on_journal_read,
     events.SuccessorChecked: upgrade.on_checked,
@@ -131,7 +132,8 @@ class Core:
         if (settles_at := upgrade.next_deadline(fleet)) is not None:
             due.append(settles_at)
         due += [each.deadline for each in fleet.dumps.values()]
-        if any(fleet.alive()) or fleet.journal_problem:
+        if not fleet.is_exiting:
+            # Without daemons, too: a supervisor that nobody can reach must not live for ever.
             due.append(fleet.checked_at + fleet.settings.health_interval_seconds)
         if self._may_idle():
             due.append(fleet.touched_at + fleet.settings.idle_exit_seconds)

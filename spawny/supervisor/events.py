@@ -336,6 +336,20 @@ class HandedOver(Event):
     answered: Mapping[str, control.Message]
 
 
+@dataclass(frozen=True, slots=True)
+class FilesLookedAt(Event):
+    """Something that the supervisor had made was gone.
+
+    `mended` is made anew; where that failed, for the reason `problem`, it is tried again.
+    `is_superseded`: another supervisor has the lock, and all else is its.
+    """
+
+    mended: tuple[str, ...]
+    is_superseded: bool
+    problem: str | None = None
+    has_lost_journal: bool = False
+
+
 # --- from the journal ---------------------------------------------------------------------------
 
 

@@ -88,6 +88,7 @@ class Fleet:
         self.shutdown_callers: list[Caller] = []
         self.is_exiting = False
         self.journal_problem: str | None = None  # it was told, and is to be tried again
+        self.files_problem: str | None = None  # it was told
         self.touched_at = now  # when somebody last needed this supervisor
         self.sampled_at = now
         self.checked_at = now

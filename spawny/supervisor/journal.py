@@ -77,6 +77,7 @@ class Journal:
         self._directory = directory
         self._unwritten: dict[str, Record] = {}
         self._unkept: dict[Path, bytes] = {}
+        self._there: dict[str, Path] = {}  # the file of each daemon, as far as they are written
 
     # --- definitions ----------------------------------------------------------------------------
 
@@ -116,6 +117,7 @@ class Journal:
             path, other = other, path
         try:
             self._put(path, json.dumps(_content(record)).encode())
+            self._there[record.name] = path
         except OSError as error:
             self._unwritten[record.name] = record
             return _in_words(path, error)
@@ -132,8 +134,17 @@ class Journal:
         problems += [self.write(record) for record in list(self._unwritten.values())]
         return next(filter(None, problems), None)
 
+    def is_whole(self) -> bool:
+        """Whether every entry that was written is still there."""
+        try:
+            found = set(os.listdir(self._directory))
+        except OSError:
+            found = set()
+        return all(path.name in found for path in self._there.values())
+
     def drop(self, name: str) -> None:
         self._unwritten.pop(name, None)
+        self._there.pop(name, None)
         for path in self._paths(name):
             path.unlink(missing_ok=True)
         self._drop_definitions(name)
@@ -182,6 +193,8 @@ class Journal:
 
         Those that have ended come first, in the order in which they did.
         """
+        for path in self._directory.glob("_*.tmp"):
+            path.unlink(missing_ok=True)  # its writer was killed
         needed = set()
         ended = sorted(self._directory.glob("*.ended"), key=lambda each: each.stat().st_mtime)
         for path in [*ended, *sorted(self._directory.glob("*.json"))]:
@@ -195,6 +208,7 @@ class Journal:
                 path.replace(aside)
             else:
                 needed.add(self._definition_path(entry.request))
+                self._there[entry.request.name] = path
                 yield entry
         for path in self._directory.glob("*.definition"):
             if path not in needed:

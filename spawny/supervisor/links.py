@@ -168,6 +168,11 @@ class Links:
             del self._numbers[connection.socket.fileno()]
             connection.socket.close()
 
+    def listen_again(self, path: Path) -> None:
+        """Listen at this path, where the socket has vanished; links that are up go on."""
+        self._listener.close()
+        self._listener = listen(path)
+
     def close_all(self) -> None:
         for number in list(self._connections):
             self.close(number)

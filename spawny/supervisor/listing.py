@@ -120,6 +120,8 @@ def _see(fleet: Fleet, record: Record, state: ProcessState, now: float) -> None:
 def check_health(fleet: Fleet, now: float) -> None:
     """The regular look: processes from outside, daemons by a ping, logs by their size."""
     fleet.checked_at = now
+    # Before the pings, at which daemons look after their own sockets.
+    fleet.do(actions.LookAtFiles())
     if sample(fleet, now):
         fleet.do(actions.CountKills(tuple(identity for _, identity in _processes(fleet))))
     if fleet.journal_problem:

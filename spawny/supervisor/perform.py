@@ -14,6 +14,7 @@ from . import actions, events, links, logs, proctable, room, threads
 from .health import Health
 from .journal import Journal
 from .links import Links
+from .premises import Premises
 from .processes import Processes
 from .sockets import ControlSocket, Outcome
 from .succession import Succession
@@ -33,6 +34,7 @@ class Performer:
         daemons: Links,
         processes: Processes,
         journal: Journal,
+        premises: Premises,
     ) -> None:
         self._paths = paths
         self._settings = settings
@@ -40,6 +42,7 @@ class Performer:
         self._daemons = daemons
         self._processes = processes
         self._journal = journal
+        self._premises = premises
         self._health = Health()
         self.succession = Succession()
         self.handover: actions.HandOver | None = None
@@ -71,6 +74,8 @@ class Performer:
                 return [events.JournalTried("", self._journal.retry())]
             case actions.DescribeThreads(caller, identity, problem):
                 return self._send(caller, control.Stacks(threads.describe(identity.pid), problem))
+            case actions.LookAtFiles():
+                return [*self._premises.look()]
             case actions.SampleHealth(processes):
                 return [self._health.sample(processes)]
             case actions.CheckSuccessor(python, python_path):

@@ -15,6 +15,7 @@ from .events import (
     DefinitionLoaded,
     DefinitionLost,
     EndingAnnounced,
+    FilesLookedAt,
     JournalRead,
     JournalTried,
     LinkLost,
@@ -221,6 +222,22 @@ def on_journal_tried(fleet: Fleet, event: JournalTried, now: float) -> None:
     elif event.problem is None and not event.name and fleet.journal_problem is not None:
         fleet.journal_problem = None
         fleet.announce("journal", "everything is written again")
+
+
+def on_files_looked_at(fleet: Fleet, event: FilesLookedAt, now: float) -> None:
+    """What had vanished is there again; or another supervisor has begun where it was."""
+    if event.is_superseded:
+        fleet.is_exiting = True
+        fleet.do(actions.Exit("another supervisor has its lock and its place; the daemons run on"))
+        return
+    if event.problem is not None and fleet.files_problem is None:
+        fleet.announce("files", event.problem)
+    fleet.files_problem = event.problem
+    if event.mended:
+        fleet.announce("files", f"had vanished, and are made anew: {', '.join(event.mended)}")
+    if event.has_lost_journal:
+        for record in [*fleet.ended.values(), *fleet.records.values()]:
+            fleet.do(actions.WriteJournal(record))
 
 
 def on_definition_lost(fleet: Fleet, event: DefinitionLost, now: float) -> None:

@@ -41,6 +41,7 @@ from .journal import Journal
 from .lifecycle import State
 from .links import Links
 from .perform import Performer
+from .premises import Premises
 from .processes import BOOT, Processes
 from .sockets import READABLE, WRITABLE, ControlSocket, Received, listen
 from .succession import execute
@@ -94,11 +95,10 @@ class Supervisor:
         self._lock_fd = lock_fd
         self._arguments = arguments
         self._before = before
-        self._owns_socket = listener is None if before is None else before.owns_socket
+        owns_socket = listener is None if before is None else before.owns_socket
         if before is not None:
             listener = _inherited(before.control_fd)
         listener = listener or listen(paths.supervisor_socket)
-        self._bound = os.stat(paths.supervisor_socket)
         self._clients = ControlSocket(listener, paths.supervisor_socket)
         self._daemons = Links(
             paths.link_socket, None if before is None else _inherited(before.link_fd)
@@ -106,8 +106,17 @@ class Supervisor:
         self._descriptor_limit = descriptor_limit
         self._processes = Processes(paths, boot, descriptor_limit=descriptor_limit)
         self._journal = Journal(paths.journal)
+        self._premises = Premises(
+            paths, lock_fd, self._clients, self._daemons, self._journal, owns_socket=owns_socket
+        )
         self._performer = Performer(
-            paths, figures, self._clients, self._daemons, self._processes, self._journal
+            paths,
+            figures,
+            self._clients,
+            self._daemons,
+            self._processes,
+            self._journal,
+            self._premises,
         )
         self._core = Core(
             figures,
@@ -173,7 +182,8 @@ class Supervisor:
         self._notifier.reloading()
         fds = (self._lock_fd, self._clients.suspend().fileno(), self._daemons.listener.fileno())
         try:
-            handover_fd = handover.write(fds, self._owns_socket, action.records, action.answered)
+            owns_socket = self._premises.owns_socket
+            handover_fd = handover.write(fds, owns_socket, action.records, action.answered)
             descriptors.limit_to(self._descriptor_limit)
             execute(action.python, action.python_path, self._arguments, handover_fd)
         except OSError as error:
@@ -188,11 +198,7 @@ class Supervisor:
     def close(self) -> None:
         """Leave nothing but the daemons and their journal."""
         self._notifier.stopping(self._performer.exit_reason or "")
-        # Where the directory was removed under us, another supervisor may have made it anew.
-        if self._is_reachable():
-            if self._owns_socket:
-                self._paths.supervisor_socket.unlink(missing_ok=True)
-            self._paths.link_socket.unlink(missing_ok=True)
+        self._premises.remove()
         self._performer.succession.abandon()
         self._daemons.close_all()
         self._clients.close()
@@ -324,17 +330,11 @@ class Supervisor:
         if self._watchdog_seconds is None or now < self._watchdog_at:
             return
         self._watchdog_at = now + self._watchdog_seconds
-        if self._is_reachable():
+        # Whether clients still find us: a loop that turns for nobody is not alive.
+        if self._premises.is_ours(self._paths.supervisor_socket):
             self._notifier.watchdog()
         else:
             logger.error("%s is not our socket any more", self._paths.supervisor_socket)
-
-    def _is_reachable(self) -> bool:
-        """Whether clients still find us: a loop that turns for nobody is not alive."""
-        try:
-            return os.path.samestat(os.stat(self._paths.supervisor_socket), self._bound)
-        except OSError:
-            return False
 
 
 def _look_up(caller: Caller, request: control.StartDaemon) -> events.StartRequested:

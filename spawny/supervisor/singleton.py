@@ -44,7 +44,7 @@ def hold(
     finally:
         # Removed before it is freed: whoever waits for it notices that the file is not the one of
         # this path any more, and takes a new one. If it is not ours any more, it stays.
-        if _is_at(fd, lock):
+        if is_at(fd, lock):
             lock.unlink(missing_ok=True)
         os.close(fd)
 
@@ -56,7 +56,7 @@ def _acquire(lock: Path, serving: Path, patience_seconds: float) -> int:
             if not _try(fd) and (is_answered(serving) or not _wait(fd, patience_seconds)):
                 pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
                 raise AlreadyRunning(f"another supervisor (pid {pid or 'unknown'}) serves already")
-            if _is_at(fd, lock):
+            if is_at(fd, lock):
                 return fd
         except BaseException:
             os.close(fd)
@@ -90,7 +90,25 @@ def _wait(fd: int, seconds: float) -> bool:
     return True
 
 
-def _is_at(fd: int, path: Path) -> bool:
+def renew(fd: int, lock: Path) -> bool:
+    """Have the lock again, under the same descriptor, when its file is gone from its path.
+
+    False when another supervisor has it.
+    """
+    new = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        if not _try(new) or not is_at(new, lock):
+            return False
+        os.ftruncate(new, 0)
+        os.pwrite(new, f"{os.getpid()}\n".encode(), 0)
+        os.dup2(new, fd, inheritable=False)
+    finally:
+        os.close(new)
+    return True
+
+
+def is_at(fd: int, path: Path) -> bool:
+    """Whether the file that is open as `fd` is the one of this path."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:

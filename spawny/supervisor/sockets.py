@@ -152,6 +152,17 @@ class ControlSocket:
         self._router.close()
         self._context.term()
 
+    def listen_also(self, listener: socket.socket) -> None:
+        """Accept at this socket, too; it is the one for an upgrade from now on.
+
+        The one before was removed, and nobody finds it any more; libzmq closes it only together
+        with the connections that came by it.
+        """
+        self._kept.close()
+        self._kept = listener.dup()
+        self._router.setsockopt(zmq.USE_FD, listener.detach())
+        self._router.bind(f"ipc://{self._path}")
+
     def suspend(self) -> socket.socket:
         """Close every connection, when the last answers have left; the listening socket, in whose
         backlog clients wait."""

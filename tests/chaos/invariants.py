@@ -118,12 +118,10 @@ class Invariants:
 
 
 def _is_known(supervisor: spawny.Supervisor, file: str) -> bool:
-    """Whether a file of the journal is of a daemon that has ended and is remembered, or one whose
-    write has failed: the next of that name replaces it."""
-    if file.startswith("_"):
-        return True
-    with suppress(spawny.DaemonNotFound):
-        supervisor.status(file.split(".")[0])
+    """Whether a file of the journal is of a daemon that has ended and is remembered, or the
+    definition of one that is known."""
+    with suppress(spawny.DaemonNotFound, spawny.InvalidRequest):
+        supervisor.status(file.rpartition(".")[0].partition("~")[0])
         return True
     return False
 

@@ -784,7 +784,8 @@ def test_one_ping_at_a_time(world: World) -> None:
 
 
 def test_health_is_looked_at_regularly(world: World) -> None:
-    """Every five seconds while anything lives, with a ping and a look at the logs."""
+    """Every five seconds while anything lives, with a ping and a look at the logs; afterwards only
+    at the files of the supervisor's own."""
     process = world.ready()
     for _ in range(3):
         world.wait(5)
@@ -795,7 +796,7 @@ def test_health_is_looked_at_regularly(world: World) -> None:
     world.exit(process, code=0)
     before = len(world.done)
     world.wait(60)
-    assert len(world.done) == before
+    assert world.done[before:] == [actions.LookAtFiles()] * 12
 
 
 def test_samples_are_shown(world: World) -> None:
@@ -808,6 +809,37 @@ def test_samples_are_shown(world: World) -> None:
     world.exit(process, code=0)
     world.tell(events.HealthSampled(looks))
     assert world.status("etl").rss_bytes == 0
+
+
+def test_files_that_had_vanished_are_told_of(world: World) -> None:
+    """Once where they cannot be made anew, and when they are."""
+    for _ in range(2):
+        world.tell(events.FilesLookedAt((), False, "no space left"))
+    world.tell(events.FilesLookedAt(("link.sock",), False))
+    assert world.published == [("files", "")] * 2
+    assert [each.detail for each in world.done_of(actions.Publish)] == [  # type: ignore[attr-defined]
+        "no space left",
+        "had vanished, and are made anew: link.sock",
+    ]
+
+
+def test_a_journal_that_had_vanished_is_written_again(world: World) -> None:
+    """Of daemons that have ended, too."""
+    world.exit(world.ready(), code=1)
+    world.ready(definition("other", "t2"))
+    before = len(world.done_of(actions.WriteJournal))
+    world.tell(events.FilesLookedAt((), False, has_lost_journal=True))
+    written = world.done_of(actions.WriteJournal)[before:]
+    assert [each.record.name for each in written] == ["etl", "other"]  # type: ignore[attr-defined]
+
+
+def test_a_supervisor_in_whose_place_there_is_another_leaves(world: World) -> None:
+    """It ends no daemon, and does nothing more."""
+    process = world.ready()
+    world.tell(events.FilesLookedAt((), True))
+    assert isinstance(world.done[-1], actions.Exit)
+    assert process.signals == []
+    assert not world.done_of(actions.SendStop)
 
 
 def test_a_listing_within_a_second_looks_only_once(world: World) -> None:

@@ -239,3 +239,29 @@ def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
     assert journal.retry() is None
     (entry,) = Journal(tmp_path).read()
     assert entry.state == "failed"
+
+
+def test_a_file_that_somebody_removed_is_missed(tmp_path: Path) -> None:
+    """Until it is written again, or its daemon forgotten; also one that was read."""
+    journal = Journal(tmp_path)
+    assert journal.is_whole()
+    journal.write(record())
+    assert list(Journal(tmp_path).read())
+    assert journal.is_whole()
+    file_of(tmp_path).unlink()
+    assert not journal.is_whole()
+    journal.write(record(State.ENDED))
+    assert journal.is_whole()
+    later = Journal(tmp_path)
+    assert list(later.read())
+    (tmp_path / "etl.ended").unlink()
+    assert not later.is_whole()
+    later.drop("etl")
+    assert later.is_whole()
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    """The half of a file under its other name."""
+    (tmp_path / "_etl.json.tmp").write_text("{")
+    assert list(Journal(tmp_path).read()) == []
+    assert list(tmp_path.iterdir()) == []

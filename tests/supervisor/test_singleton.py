@@ -122,3 +122,20 @@ def test_a_symlink_in_its_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError), singleton.hold(tmp_path / "lock", tmp_path / "s"):
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_whose_file_was_removed_is_taken_again(tmp_path: Path) -> None:
+    """Under its old descriptor, unless somebody else was faster."""
+    lock, serving = tmp_path / "lock", tmp_path / "link.sock"
+    with singleton.hold(lock, serving) as fd:
+        lock.unlink()
+        assert singleton.renew(fd, lock)
+        assert singleton.is_at(fd, lock)
+        assert lock.read_text() == f"{os.getpid()}\n"
+        assert "serves already" in Holder(lock, serving).line()
+        lock.unlink()
+        other = Holder(lock, serving)
+        assert other.line() == "held"
+        assert not singleton.renew(fd, lock)
+    assert lock.exists()
+    other.release()

@@ -72,7 +72,7 @@ def test_with_nothing_under_way_it_takes_over_at_once(world: World) -> None:
     assert handovers(world) == [actions.HandOver("/new/bin/python", "/new", (), {})]
     (published,) = world.done_of(actions.Publish)
     assert published == actions.Publish((watcher,), "upgrading", "", "spawny 1 becomes 9.9", 1)
-    assert world.core.next_deadline() is None
+    assert world.core.next_deadline() == world.now + 5  # the regular look
 
 
 def test_a_successor_that_fails_is_refused_with_what_it_said(world: World) -> None:
