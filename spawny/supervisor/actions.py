@@ -242,6 +242,8 @@ class RemoveLog(Action):
 
 @dataclass(frozen=True, slots=True)
 class RotateLogs(Action):
+    """Cut what has grown over the limit. Answered by `LogsSeen`."""
+
     names: tuple[str, ...]
 
 

@@ -51,6 +51,7 @@ _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
     events.ProcessesSeen: listing.on_processes_seen,
     events.HealthSampled: listing.on_sampled,
     events.JournalTried: reports.on_journal_tried,
+    events.LogsSeen: listing.on_logs_seen,
     events.FilesLookedAt: reports.on_files_looked_at,
     events.DefinitionLost: reports.on_definition_lost,
     events.JournalRead: reports.on_journal_read,
@@ -132,6 +133,8 @@ class Core:
         if (settles_at := upgrade.next_deadline(fleet)) is not None:
             due.append(settles_at)
         due += [each.deadline for each in fleet.dumps.values()]
+        if fleet.logs_due is not None:
+            due.append(fleet.logs_due)
         if not fleet.is_exiting:
             # Without daemons, too: a supervisor that nobody can reach must not live for ever.
             due.append(fleet.checked_at + fleet.settings.health_interval_seconds)
@@ -151,6 +154,8 @@ class Core:
         requests.expire_dumps(fleet, now)
         if now >= fleet.checked_at + fleet.settings.health_interval_seconds:
             listing.check_health(fleet, now)
+        elif fleet.logs_due is not None and now >= fleet.logs_due:
+            listing.check_logs(fleet)
         if self._may_idle() and now >= fleet.touched_at + fleet.settings.idle_exit_seconds:
             fleet.is_exiting = True
             fleet.do(actions.Exit("nothing to supervise, and nobody asked for anything"))

@@ -337,6 +337,13 @@ class HandedOver(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LogsSeen(Event):
+    """How many bytes the logs had, those over the limit before they were cut."""
+
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class FilesLookedAt(Event):
     """Something that the supervisor had made was gone.
 

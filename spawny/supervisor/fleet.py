@@ -88,6 +88,9 @@ class Fleet:
         self.shutdown_callers: list[Caller] = []
         self.is_exiting = False
         self.journal_problem: str | None = None  # it was told, and is to be tried again
+        self.log_sizes: dict[str, int] = {}  # as they were left by the last look
+        self.logs_seen_at = now
+        self.logs_due: float | None = None  # before the next regular look
         self.files_problem: str | None = None  # it was told
         self.touched_at = now  # when somebody last needed this supervisor
         self.sampled_at = now

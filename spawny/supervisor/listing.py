@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from .. import control
 from . import actions, budget, explaining, limits
-from .events import HealthSampled, ProcessesSeen
+from .events import HealthSampled, LogsSeen, ProcessesSeen
 from .fleet import Fleet, PendingListing
 from .lifecycle import ALIVE, State
 from .policy import describe_exit, shown_state
@@ -30,6 +30,10 @@ _DEAF_AFTER_SECONDS = 1.0
 
 # Asked in a loop, a listing still costs one look at all processes a second.
 _SAMPLE_AGE_SECONDS = 1.0
+
+# Logs that grow as fast as the disk takes it are looked at so often, and not more: each look cuts
+# them, and keeps the end.
+SOONEST_LOOK_SECONDS = 0.1
 
 
 def request(
@@ -126,12 +130,29 @@ def check_health(fleet: Fleet, now: float) -> None:
         fleet.do(actions.CountKills(tuple(identity for _, identity in _processes(fleet))))
     if fleet.journal_problem:
         fleet.do(actions.RetryJournal())
-    names = []
     for record in fleet.alive():
         _ping(fleet, record, now)
-        names.append(record.name)
-    if names:
-        fleet.do(actions.RotateLogs(tuple(names)))
+    check_logs(fleet)
+
+
+def check_logs(fleet: Fleet) -> None:
+    """See what daemons have written."""
+    fleet.logs_due = None
+    if names := tuple(each.name for each in fleet.alive()):
+        fleet.do(actions.RotateLogs(names))
+
+
+def on_logs_seen(fleet: Fleet, event: LogsSeen, now: float) -> None:
+    """Look again soon where a log grows so fast that it would be far over the limit by then."""
+    limit = fleet.settings.log_bytes
+    known, elapsed = fleet.log_sizes, max(now - fleet.logs_seen_at, SOONEST_LOOK_SECONDS)
+    # Of one that is new here, how much of it is old is not known.
+    grown = (size - known.get(name, min(size, limit)) for name, size in event.sizes.items())
+    bytes_per_second = max(grown, default=0) / elapsed
+    fleet.log_sizes = {name: 0 if n > limit else n for name, n in event.sizes.items()}
+    fleet.logs_seen_at = now
+    if bytes_per_second * fleet.settings.health_interval_seconds > limit:
+        fleet.logs_due = now + max(limit / bytes_per_second, SOONEST_LOOK_SECONDS)
 
 
 def settle(fleet: Fleet, name: str | None, now: float) -> None:

@@ -27,6 +27,14 @@ def open_for_append(path: Path) -> int:
     return os.open(path, flags, 0o600)
 
 
+def size(path: Path) -> int:
+    """Its bytes; 0 without a log."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def rotate(path: Path, limit_bytes: int, files: int) -> bool:
     """Move a log over the limit to `path.1`, that to `path.2`, up to `files`; whether it was."""
     try:

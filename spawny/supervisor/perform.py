@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from .. import control
 from ..paths import Paths
@@ -74,6 +73,8 @@ class Performer:
                 return [events.JournalTried("", self._journal.retry())]
             case actions.DescribeThreads(caller, identity, problem):
                 return self._send(caller, control.Stacks(threads.describe(identity.pid), problem))
+            case actions.RotateLogs(names):
+                return [self._rotate(names)]
             case actions.LookAtFiles():
                 return [*self._premises.look()]
             case actions.SampleHealth(processes):
@@ -120,8 +121,6 @@ class Performer:
                 self._paths.call_socket(name).unlink(missing_ok=True)
             case actions.RemoveLog(name):
                 logs.remove(self._paths.log_file(name))
-            case actions.RotateLogs(names):
-                self._rotate(names)
             case actions.UseSettings(settings):
                 self._settings = settings
             case actions.AbandonCheck():
@@ -166,8 +165,14 @@ class Performer:
             logger.warning("a client does not read what it asked for; it is sent no more events")
         return [events.ClientGone(caller.client)]
 
-    def _rotate(self, names: tuple[str, ...]) -> None:
-        paths: list[Path] = [self._paths.log_file(name) for name in names]
-        for path in (*paths, self._paths.supervisor_log):
-            if logs.rotate(path, self._settings.log_bytes, self._settings.log_files):
+    def _rotate(self, names: tuple[str, ...]) -> events.LogsSeen:
+        limit, files = self._settings.log_bytes, self._settings.log_files
+        sizes = {}
+        for name in names:
+            path = self._paths.log_file(name)
+            sizes[name] = logs.size(path)
+            if logs.rotate(path, limit, files):
                 logger.info("rotated %s", path)
+        if logs.rotate(self._paths.supervisor_log, limit, files):
+            logger.info("rotated %s", self._paths.supervisor_log)
+        return events.LogsSeen(sizes)

@@ -233,11 +233,11 @@ def on_files_looked_at(fleet: Fleet, event: FilesLookedAt, now: float) -> None:
     if event.problem is not None and fleet.files_problem is None:
         fleet.announce("files", event.problem)
     fleet.files_problem = event.problem
-    if event.mended:
-        fleet.announce("files", f"had vanished, and are made anew: {', '.join(event.mended)}")
     if event.has_lost_journal:
         for record in [*fleet.ended.values(), *fleet.records.values()]:
             fleet.do(actions.WriteJournal(record))
+    if event.mended:
+        fleet.announce("files", f"had vanished, and are made anew: {', '.join(event.mended)}")
 
 
 def on_definition_lost(fleet: Fleet, event: DefinitionLost, now: float) -> None:

@@ -811,6 +811,45 @@ def test_samples_are_shown(world: World) -> None:
     assert world.status("etl").rss_bytes == 0
 
 
+def test_a_log_that_grows_fast_is_looked_at_often(world: World) -> None:
+    """As soon as it is over the limit again at this rate, though not all the time; once it grows
+    slowly, at the regular looks only."""
+    limit = world.settings.log_bytes
+    world.ready()
+
+    def looks() -> int:
+        return len(world.done_of(actions.RotateLogs))
+
+    world.wait(5)
+    world.tell(events.LogsSeen({"etl": limit + 5 * limit}))
+    assert looks() == 1
+    world.wait(0.9)
+    assert looks() == 1
+    world.wait(0.1)
+    assert looks() == 2
+    world.tell(events.LogsSeen({"etl": 1000 * limit}))
+    world.wait(0.09)
+    assert looks() == 2
+    world.wait(0.02)
+    assert looks() == 3
+    world.tell(events.LogsSeen({"etl": 1000}))
+    world.wait(3.8)
+    assert looks() == 3
+    world.wait(0.2)
+    assert looks() == 4
+
+
+def test_the_age_of_a_log_is_no_growth(world: World) -> None:
+    """One that was nearly full before its daemon began, and one that does not change."""
+    world.ready()
+    world.wait(5)
+    for _ in range(2):
+        world.tell(events.LogsSeen({"etl": world.settings.log_bytes - 1}))
+        assert world.core.fleet.logs_due is None
+    world.tell(events.LogsSeen({}))
+    assert world.core.fleet.logs_due is None
+
+
 def test_files_that_had_vanished_are_told_of(world: World) -> None:
     """Once where they cannot be made anew, and when they are."""
     for _ in range(2):
