@@ -4,7 +4,7 @@ Cleaners of /tmp, and people, remove what nobody seems to use. What has vanished
 where another supervisor has been started meanwhile, nothing here touches what is its.
 
 systemd-tmpfiles leaves alone the whole of a directory that somebody has locked. Others go by the
-times of files, so these are renewed now and then.
+times at which files were used, so these are renewed now and then.
 """
 
 from __future__ import annotations
@@ -148,4 +148,6 @@ class Premises:
         self._touched_at = now
         for path in (self._paths.runtime, *self._paths.runtime.rglob("*")):
             with suppress(OSError):
-                os.utime(path, follow_symlinks=False)
+                # The time of access alone: by the other one the journal knows who ended last.
+                times = (time.time_ns(), os.lstat(path).st_mtime_ns)
+                os.utime(path, ns=times, follow_symlinks=False)
