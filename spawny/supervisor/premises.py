@@ -14,6 +14,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 # Cleaners go by days.
 TOUCH_SECONDS = 3600.0
+
+_NOWHERE = os.stat_result((0,) * 10)
 
 
 class Premises:
@@ -57,15 +60,15 @@ class Premises:
         self._daemons = daemons
         self._journal = journal
         self.owns_socket = owns_socket
-        self._directories = (
-            paths.runtime,
-            paths.daemons,
-            paths.journal,
-            paths.state,
-            paths.logs,
-        )
+        self._directories = (paths.runtime, paths.daemons, paths.journal)
+        self._elsewhere = (paths.state, paths.logs)  # perhaps in a home directory of the network
         self._sockets = (paths.supervisor_socket, paths.link_socket)
-        self._made = {each: os.stat(each) for each in (*self._directories, *self._sockets)}
+        self._made: dict[Path, os.stat_result] = {}
+        for path in (*self._directories, *self._elsewhere, *self._sockets):
+            # What is gone already, when one supervisor becomes another, is found by the first look.
+            self._made[path] = _NOWHERE
+            with suppress(FileNotFoundError):
+                self._note(path)
         self._held_fd: int | None = None
         self._hold()
         self._touched_at = time.monotonic()
@@ -93,13 +96,10 @@ class Premises:
         try:
             return [self._mend(lost, has_lock, has_journal)]
         except (OSError, UnsafePath) as error:
-            return [FilesLookedAt((), False, f"cannot make anew what has vanished: {error}")]
+            return [FilesLookedAt((), False, _in_words(error))]
 
     def _mend(self, lost: list[Path], has_lock: bool, has_journal: bool) -> FilesLookedAt:
-        for directory in self._directories:
-            if directory in lost:
-                make_private(directory)
-                self._note(directory)
+        self._make(self._directories, lost)
         if self._paths.runtime in lost:
             self._hold()
         if not has_lock and not singleton.renew(self._lock_fd, self._paths.supervisor_lock):
@@ -116,7 +116,19 @@ class Premises:
         if self._paths.link_socket in lost:
             self._daemons.listen_again(self._paths.link_socket)
             self._note(self._paths.link_socket)
-        return FilesLookedAt(tuple(mended), False, has_lost_journal=not has_journal)
+        problem = None
+        try:
+            self._make(self._elsewhere, lost)
+        except (OSError, UnsafePath) as error:
+            problem = _in_words(error)
+            mended = [each for each in mended if each not in map(str, self._elsewhere)]
+        return FilesLookedAt(tuple(mended), False, problem, has_lost_journal=not has_journal)
+
+    def _make(self, directories: Iterable[Path], lost: list[Path]) -> None:
+        for directory in directories:
+            if directory in lost:
+                make_private(directory)
+                self._note(directory)
 
     def remove(self) -> None:
         """Leave no socket of ours; where there is another one at its path, it stays."""
@@ -151,3 +163,7 @@ class Premises:
                 # The time of access alone: by the other one the journal knows who ended last.
                 times = (time.time_ns(), os.lstat(path).st_mtime_ns)
                 os.utime(path, ns=times, follow_symlinks=False)
+
+
+def _in_words(error: Exception) -> str:
+    return f"cannot make anew what has vanished: {error}"

@@ -3,6 +3,7 @@
 import io
 import pickle
 import signal
+import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -293,6 +294,30 @@ def test_serves_on_without_a_supervisor(daemon: Daemon) -> None:
     daemon.link = daemon.accept_link()
     hello = daemon.link.expect("hello")
     assert (hello["state"], hello["clients"], hello["calls"]) == ("ready", 1, 2)
+
+
+def test_a_socket_that_somebody_removed_is_made_anew(daemon: Daemon) -> None:
+    """At a ping; who has knocked before is let in, who is in stays, and its end removes it."""
+    peer = daemon.peer()
+    waiting = Peer(daemon.call_path)
+    daemon.call_path.unlink()
+    daemon.link.send("ping", id=1)
+    daemon.link.expect("pong")
+    assert stat.S_IMODE(daemon.call_path.stat().st_mode) == 0o600
+    waiting.hello("waiting")
+    assert call(waiting, "echo", 1) == call(daemon.peer("new"), "echo", 1) == call(peer, "echo", 1)
+    daemon.link.send("stop", reason="enough")
+    assert daemon.process.wait(PATIENCE_SECONDS) == 0
+    assert not daemon.call_path.exists()
+
+
+def test_a_socket_that_another_daemon_has_made_is_left_alone(daemon: Daemon) -> None:
+    """The path has its name, and so belongs to the one that came last."""
+    daemon.call_path.unlink()
+    daemon.call_path.touch()
+    daemon.link.send("ping", id=1)
+    daemon.link.expect("pong")
+    assert daemon.call_path.is_file()
 
 
 def test_stop_is_a_clean_end(daemon: Daemon, tmp_path: Any) -> None:

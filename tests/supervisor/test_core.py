@@ -881,6 +881,13 @@ def test_a_supervisor_in_whose_place_there_is_another_leaves(world: World) -> No
     assert not world.done_of(actions.SendStop)
 
 
+def test_what_is_seen_of_processes_that_have_ended_is_passed_over(world: World) -> None:
+    """The look was under way when they did."""
+    world.exit(world.ready(), code=0)
+    world.tell(events.ProcessesSeen({"etl": "stopped", "nobody": "other"}))
+    assert world.core.fleet.records == {}
+
+
 def test_a_listing_within_a_second_looks_only_once(world: World) -> None:
     """Asked in a loop it stays cheap."""
     world.ready()

@@ -67,11 +67,13 @@ def test_files_look_new_to_cleaners(
 
 
 def test_a_directory_that_is_somebody_elses_now_is_not_used(paths: Paths, place: Premises) -> None:
-    """It is told, tried again, and made when the other is gone."""
+    """It is told, tried again, and made when the other is gone; all else is made meanwhile."""
+    paths.link_socket.unlink()
     paths.logs.rmdir()
     paths.logs.symlink_to("/tmp")
-    for _ in range(2):
+    for mended in [(str(paths.link_socket),), ()]:
         (event,) = place.look()
+        assert event.mended == mended
         assert event.problem is not None
         assert "is a symbolic link" in event.problem
     paths.logs.unlink()
