@@ -12,6 +12,7 @@ from harness import Figure, Section, private_home
 
 import spawny
 from spawny.client.ending import wait_gone
+from spawny.supervisor.fleet import ENDED_KEPT
 
 GROWTH_GOAL_MIB = 5.0
 
@@ -45,7 +46,9 @@ def measure(cycles: int) -> Section:
         seconds = time.monotonic() - began
         left = [each.name for each in supervisor.list()]
         left += [each.name for each in (home / "run" / "d").iterdir()]
-        left += [each.name for each in (home / "run" / "journal").iterdir()]
+        journal = [each.name for each in (home / "run" / "journal").iterdir()]
+        left += [name for name in journal if name.endswith(".json")]
+        ended = sum(name.endswith(".ended") for name in journal)
     course = " ".join(f"{each / MIB:.1f}" for each in rss)
     return Section(
         "Daemons started and ended",
@@ -72,6 +75,7 @@ def measure(cycles: int) -> Section:
                 limit=GROWTH_GOAL_MIB,
                 note=course,
             ),
+            Figure("ended daemons that are remembered", ended, "", limit=ENDED_KEPT),
             Figure(
                 "daemons, sockets and journals left", len(left), "", limit=0, note=" ".join(left)
             ),
