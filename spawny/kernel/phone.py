@@ -118,10 +118,12 @@ class Phone:
     def _load(self, header, blob):
         """On the main thread: carry the definition out and report."""
         began = time.monotonic()
-        failure = self._server.load(header, blob)
-        if failure is None:
+
+        def is_ready():
             self.report({"type": "ready", "seconds": round(time.monotonic() - began, 6)})
-        else:
+
+        failure = self._server.load(header, blob, is_ready)
+        if failure is not None:
             self._guard.exit_code = 1
             error, trace = (text[-TEXT_LIMIT:] for text in failure)
             self.report({"type": "failed", "error": error, "traceback": trace})

@@ -416,8 +416,12 @@ class Server:
 
     # --- the definition ---
 
-    def load(self, header, payload):
-        """Carry out the definition and tell those who wait; (error, traceback) if it failed."""
+    def load(self, header, payload, on_ready):
+        """Carry out the definition and tell those who wait; (error, traceback) if it failed.
+
+        `on_ready` is called before any client hears that it has not: what one of them then asks of
+        the supervisor, that knows, too.
+        """
         self.forwards = header.get("output") != "log"
         directories = header.get("sys_path", ())
         sys.path[:0] = [entry for entry in directories if entry not in sys.path]
@@ -451,6 +455,8 @@ class Server:
         with self.state_lock:
             self.failure = failure
             self.state = SERVING if failure is None else FAILED
+            if failure is None:
+                on_ready()
             waiting, self.waiting = self.waiting, []
             if waiting:
                 self.load_output = []  # whoever asked for the daemon is among those who saw it
