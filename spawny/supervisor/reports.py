@@ -295,6 +295,9 @@ def on_deadline(fleet: Fleet, record: Record, now: float) -> None:
     if record.state in (State.STARTING, State.LOADING):
         limit = record.request.start_timeout
         endings.stop(fleet, record.name, now, f"not ready within {limit:g} s", Cause.FAILURE)
+    elif record.state is State.STOPPING and record.identity is None:
+        # It never got a process (a decision failed half-way): there is nothing to wait for.
+        endings.close(fleet, record, now)
     elif record.state is State.STOPPING:
         endings.escalate(fleet, record, now)
     elif record.state is State.SWEEPING:

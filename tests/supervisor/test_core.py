@@ -452,6 +452,34 @@ def test_a_process_that_survives_sigkill(world: World) -> None:
     assert world.status("etl").state == "ended"
 
 
+def without_process(world: World) -> Caller:
+    """A daemon of which nobody has heard since it was to be spawned; who asked for it."""
+    caller = Caller(b"client", 99)
+    world.replies[caller] = []
+    world.core.step(events.StartRequested(caller, definition(), PYTHON), world.now)
+    return caller
+
+
+def test_one_that_never_got_a_process_can_be_stopped(world: World) -> None:
+    """There is nothing to send signals to: it is over at its deadline."""
+    starter = without_process(world)
+    caller = world.ask(control.StopDaemon("etl"))
+    assert not world.is_answered(caller)
+    world.wait(world.settings.term_grace_seconds)
+    assert isinstance(world.answer(caller), control.Done)
+    assert refusal(world.answer(starter)).error == "DaemonStartError"
+    assert "etl" not in world.core.fleet.records
+
+
+def test_one_that_never_got_a_process_can_be_restarted(world: World) -> None:
+    """It gets one then."""
+    without_process(world)
+    caller = world.ask(control.RestartDaemon("etl"))
+    world.wait(world.settings.term_grace_seconds)
+    world.hello(world.only_process())
+    assert isinstance(world.answer(caller), control.Started)
+
+
 def test_two_who_stop_are_both_answered(world: World) -> None:
     """The second joins the ending that is under way."""
     process = world.ready()
