@@ -102,7 +102,10 @@ class Daemon:
         connect().stop(self.name)
 
     def restart(self) -> None:
-        """End it and start it anew from its own definition; old references become stale."""
+        """End it and start it anew from its own definition; old references become stale.
+
+        Returns once it is ready; raises `DaemonStartError` where the definition raises.
+        """
         from .supervisor import connect
 
         connect().restart(self.name)

@@ -221,7 +221,8 @@ class Supervisor:
         return self._act(request, Done, f"stopping daemon {name!r}").detail
 
     def restart(self, name: str) -> Started:
-        """End a daemon if it runs, and start it anew from its own definition."""
+        """End a daemon if it runs, and start it anew from its own definition; return once it is
+        ready. Raises `DaemonNotFound`, and `DaemonStartError` where the definition raises."""
         request = RestartDaemon(check_name(name), asked_by=asker())
         return self._act(request, Started, f"restarting daemon {name!r}")
 

@@ -140,6 +140,7 @@ class DefinitionFailed(Event):
 
     link: int
     error: str
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,7 +285,9 @@ def _parse_interrupted(link: int, header: dict[str, Any]) -> events.Event:
 _PARSERS: dict[str, Callable[[int, dict[str, Any]], events.Event]] = {
     "hello": _parse_hello,
     "ready": lambda link, header: events.DefinitionLoaded(link),
-    "failed": lambda link, header: events.DefinitionFailed(link, _text(header, "error")),
+    "failed": lambda link, header: events.DefinitionFailed(
+        link, _text(header, "error"), _text(header, "traceback")
+    ),
     "clients": lambda link, header: events.ClientsChanged(link, _number(header, "clients")),
     "pong": _parse_pong,
     "interrupted": _parse_interrupted,

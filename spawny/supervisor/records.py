@@ -42,10 +42,15 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A client that waits for a daemon to come up, and whether it was there before it asked."""
+    """A client that waits for a daemon to come up, and whether it was there before it asked.
+
+    Whoever starts or finds one attaches to it, and is told there how its definition goes. Who
+    restarts one does not, and so waits `until_ready`.
+    """
 
     caller: Caller
     existing: bool
+    until_ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)

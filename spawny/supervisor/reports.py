@@ -26,7 +26,7 @@ from .fleet import Fleet
 from .lifecycle import ALIVE, Input, State
 from .records import Cause, Life, Record
 from .requests import send_interrupts
-from .starts import launch, tell_waiters_started
+from .starts import launch, tell_waiters_failed, tell_waiters_started
 from .values import Identity
 
 _HELLO = {
@@ -134,7 +134,7 @@ def on_loaded(fleet: Fleet, event: DefinitionLoaded, now: float) -> None:
     if record is not None and record.state is State.LOADING:
         was_restored = bool(record.restore)
         record = record.moved(Input.LOADED, deadline=None, restore="").lived(ready_at=now)
-        fleet.put(record)
+        record = tell_waiters_started(fleet, record)
         if was_restored:
             fleet.do(actions.WriteJournal(record))
         fleet.publish("ready", record, f"after {now - record.life.began_at:.2f} s")
@@ -143,11 +143,14 @@ def on_loaded(fleet: Fleet, event: DefinitionLoaded, now: float) -> None:
 def on_failed(fleet: Fleet, event: DefinitionFailed, now: float) -> None:
     record = fleet.linked(event.link)
     if record is not None and record.state is not State.STOPPING:
-        _await_failed(fleet, record, now, f"its definition raised {event.error}")
+        _await_failed(fleet, record, now, f"its definition raised {event.error}", event.traceback)
 
 
-def _await_failed(fleet: Fleet, record: Record, now: float, reason: str) -> None:
+def _await_failed(
+    fleet: Fleet, record: Record, now: float, reason: str, traceback: str = ""
+) -> None:
     record = endings.await_end(fleet, record, now, reason, Cause.FAILURE)
+    record = tell_waiters_failed(fleet, record, traceback)
     fleet.put(record.changed(deadline=now + FAILED_GRACE_SECONDS))
 
 

@@ -158,9 +158,21 @@ def on_spawn_failed(fleet: Fleet, event: SpawnFailed, now: float) -> None:
 
 
 def tell_waiters_started(fleet: Fleet, record: Record) -> Record:
-    """Answer everybody who waits for this daemon."""
+    """Answer everybody who waits for this daemon, and need not wait for its definition."""
+    is_loading = record.state is State.LOADING
+    left = tuple(each for each in record.waiters if is_loading and each.until_ready)
     for waiter in record.waiters:
-        _tell_started(fleet, record, waiter)
+        if waiter not in left:
+            _tell_started(fleet, record, waiter)
+    return fleet.put(record.changed(waiters=left))
+
+
+def tell_waiters_failed(fleet: Fleet, record: Record, traceback: str) -> Record:
+    """The definition raised: whoever waits for it hears it now, and not when all is over."""
+    for waiter in record.waiters:
+        message = f"daemon {record.name!r} did not start: {record.life.reason}"
+        refusal = control.Refused("DaemonStartError", message, remote_traceback=traceback)
+        fleet.reply(waiter.caller, refusal)
     return fleet.put(record.changed(waiters=()))
 
 
@@ -175,4 +187,5 @@ def _tell_started(fleet: Fleet, record: Record, waiter: Waiter) -> None:
 
 def restart(fleet: Fleet, record: Record, caller: Caller, now: float) -> None:
     """Start a record that has no process again, by hand."""
-    launch(fleet, record, now, waiters=(Waiter(caller, existing=False),))
+    waiter = Waiter(caller, existing=False, until_ready=True)
+    launch(fleet, record, now, waiters=(waiter,))

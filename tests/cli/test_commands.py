@@ -264,6 +264,18 @@ def test_restart_starts_it_anew(etl):
     stop(etl)
 
 
+def test_restart_tells_that_the_definition_raises(home, work):
+    """As run does: the traceback, and exit code 1."""
+    (work / "once.py").write_text("import os\nos.mkdir('made')\n")
+    assert spawny("run", "once.py", "--name", "once", cwd=work).code == 0
+    done = spawny("restart", "once")
+    assert (done.code, done.out) == (1, "")
+    assert done.error.startswith("spawny: daemon 'once' did not start: its definition raised File")
+    assert f'File "{work / "once.py"}", line 2' in done.error
+    assert done.error.splitlines()[-1].startswith("FileExistsError: ")
+    stop("once")
+
+
 def test_interrupt_ends_the_call_that_runs(etl):
     """Exit code 0 when it interrupted a call, 1 when there was none."""
     assert spawny("interrupt", etl).code == 1

@@ -476,7 +476,7 @@ def test_one_that_never_got_a_process_can_be_restarted(world: World) -> None:
     without_process(world)
     caller = world.ask(control.RestartDaemon("etl"))
     world.wait(world.settings.term_grace_seconds)
-    world.hello(world.only_process())
+    world.tell(events.DefinitionLoaded(world.hello(world.only_process())))
     assert isinstance(world.answer(caller), control.Started)
 
 
@@ -634,7 +634,7 @@ def test_five_crashes_end_in_failed(world: World) -> None:
     world.wait(100)
     assert not world.processes
     caller = world.ask(control.RestartDaemon("etl"))
-    world.hello(world.only_process())
+    world.tell(events.DefinitionLoaded(world.hello(world.only_process())))
     assert isinstance(world.answer(caller), control.Started)
     assert world.record().deaths == ()
 
@@ -720,7 +720,7 @@ def test_restart_by_hand(world: World) -> None:
     caller = world.ask(control.RestartDaemon("etl"))
     world.exit(old, code=0)
     new = world.only_process()
-    world.hello(new)
+    world.tell(events.DefinitionLoaded(world.hello(new)))
     started = world.answer(caller)
     assert isinstance(started, control.Started)
     assert started.pid == new.identity.pid
@@ -730,8 +730,31 @@ def test_restart_of_an_ended_daemon(world: World) -> None:
     """It is remembered with its definition."""
     world.exit(world.ready(), code=0)
     caller = world.ask(control.RestartDaemon("etl"))
-    world.hello(world.only_process())
+    world.tell(events.DefinitionLoaded(world.hello(world.only_process())))
     assert isinstance(world.answer(caller), control.Started)
+
+
+def test_a_restart_is_answered_when_the_definition_is_ready(world: World) -> None:
+    """Who restarts does not attach, unlike who starts or looks for it."""
+    world.exit(world.ready(), code=0)
+    caller = world.ask(control.RestartDaemon("etl"))
+    finder = world.ask(control.FindDaemon("etl"))
+    link = world.hello(world.only_process())
+    assert isinstance(world.answer(finder), control.Started)
+    assert not world.is_answered(caller)
+    world.tell(events.DefinitionLoaded(link))
+    assert isinstance(world.answer(caller), control.Started)
+
+
+def test_a_restart_whose_definition_raises_is_refused(world: World) -> None:
+    """At once, with the traceback, although the daemon waits for clients to tell them."""
+    world.exit(world.ready(), code=0)
+    caller = world.ask(control.RestartDaemon("etl"))
+    link = world.hello(world.only_process())
+    world.tell(events.DefinitionFailed(link, "ValueError: x", "Trace"))
+    said = refusal(world.answer(caller))
+    assert (said.error, said.remote_traceback) == ("DaemonStartError", "Trace")
+    assert said.message == "daemon 'etl' did not start: its definition raised ValueError: x"
 
 
 def test_restart_of_nobody(world: World) -> None:

@@ -359,7 +359,7 @@ def test_a_restart_orders_it_at_once(world: World) -> None:
     assert sent.is_urgent
     assert world.record().state is State.STOPPING
     successor = end(world, process, saved=True)
-    world.hello(successor)
+    world.tell(events.DefinitionLoaded(world.hello(successor)))
     assert isinstance(world.answer(caller), control.Started)
     (_, load) = world.done_of(actions.SendLoad)
     assert isinstance(load, actions.SendLoad)

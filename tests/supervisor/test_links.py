@@ -104,7 +104,7 @@ def test_a_hello_becomes_an_event(daemons: Daemons) -> None:
         ({"type": "ready", "seconds": 1.5}, events.DefinitionLoaded(1)),
         (
             {"type": "failed", "error": "ValueError: x", "traceback": "..."},
-            events.DefinitionFailed(1, "ValueError: x"),
+            events.DefinitionFailed(1, "ValueError: x", "..."),
         ),
         ({"type": "clients", "clients": 3}, events.ClientsChanged(1, 3)),
         (

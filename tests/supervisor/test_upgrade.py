@@ -184,7 +184,7 @@ def test_a_restart_that_was_deferred_goes_on(world: World) -> None:
     draining(world)
     world.exit(world.only_process(), 0)
     assert not handovers(world)
-    world.hello(world.only_process())
+    world.tell(events.DefinitionLoaded(world.hello(world.only_process())))
     assert isinstance(world.answer(restarted), control.Started)
     assert handovers(world)
 
