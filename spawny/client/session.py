@@ -22,6 +22,7 @@ from ..errors import (
     InvalidRequest,
     SpawnyError,
     StaleReference,
+    SupervisorUnavailable,
 )
 from ..kernel import buffers, wire
 from . import background, interrupt
@@ -462,8 +463,10 @@ class Session:
                     return
                 try:
                     self._attach_anew(reach)
-                except (ChannelClosed, Unanswered) as error:
-                    # It has ended again meanwhile.
+                except SupervisorUnavailable:
+                    raise
+                except (ConnectionError, FileNotFoundError, Unanswered) as error:
+                    # It has ended again meanwhile, and maybe between two connections of ours.
                     if not left:
                         raise DaemonNotFound(
                             f"daemon {self.name!r} ends again and again; see: spawny logs"

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import spawny
+from spawny.client import session
+from spawny.client.channel import open_socket
 from spawny.client.proxy import reference_of
 from tests.end_to_end.processes import is_gone, kill
 from tests.interpreters import Interpreter
@@ -99,6 +101,27 @@ def test_a_call_that_waits_is_made_in_the_restarted_daemon(
 
 def _channels(root: spawny.ObjectProxy) -> list[object]:
     return list(reference_of(root).session._channels)
+
+
+def test_a_daemon_that_ends_while_it_is_attached_to_anew(
+    start: Callable[..., spawny.ObjectProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even between its two connections: the call is made in the one after it."""
+    root = start("3.11", restart="always")
+    reference = reference_of(root).session
+    first = root.note("0")
+    killed: list[int] = []
+
+    def open_after_a_death(path: str) -> object:
+        if not killed:
+            killed.append(reference.pid)
+            kill(reference.pid)
+        return open_socket(path)
+
+    monkeypatch.setattr(session, "open_socket", open_after_a_death)
+    spawny.connect().restart("counter")
+    assert root.note("1") not in (first, *killed)
+    assert killed
 
 
 def test_no_call_is_lost_or_made_twice_over_restarts(
