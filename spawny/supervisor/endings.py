@@ -96,19 +96,38 @@ def on_process_exited(fleet: Fleet, event: ProcessExited, now: float) -> None:
     how = describe_exit(event.exit_code, event.signal_name, is_out_of_memory)
     if not life.reason and life.busy is not None:
         how += f" during call {life.busy.what}"
-    if record.state is not State.STOPPING:
+    has_lost_state = life.is_saving and life.stage is Stage.ASKED
+    reason = life.reason or how
+    if has_lost_state:
+        how += " while it saved its state, which is lost"
+        reason = f"{life.reason}; {how}" if life.reason else how
+    if has_lost_state or record.state is not State.STOPPING:
         fleet.publish("died", record, how)
+    if has_lost_state:
+        record = _tell_lost(fleet, record, how)
     record = record.moved(Input.EXIT, link=None).lived(
         is_out_of_memory=is_out_of_memory,
         exit_code=event.exit_code,
         signal_name=event.signal_name,
-        reason=life.reason or how,
+        reason=reason,
         stop_at=life.stop_at if life.stop_at is not None else now,
     )
     fleet.put(record)
     _answer_interrupts(fleet, record.name)
     fleet.do(actions.RemoveCallSocket(record.name))
     sweep(fleet, record.name, now)
+
+
+def _tell_lost(fleet: Fleet, record: Record, how: str) -> Record:
+    """Who has asked for a restart gets one, but not what a restart is to keep."""
+    left: list[Deferrable] = []
+    for each in record.deferred:
+        if isinstance(each, Requested) and isinstance(each.request, control.RestartDaemon):
+            message = f"daemon {record.name!r} is started anew without its state: it {how}"
+            fleet.refuse(each.caller, "SpawnyError", message)
+        else:
+            left.append(each)
+    return record.changed(deferred=tuple(left))
 
 
 def sweep(fleet: Fleet, name: str, now: float) -> None:

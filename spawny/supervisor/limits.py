@@ -114,6 +114,7 @@ def on_saving(fleet: Fleet, event: SavingBegan, now: float) -> None:
     record = fleet.linked(event.link)
     if record is None or not record.life.recycle:
         return
+    record = fleet.put(record.lived(is_saving=True))
     if record.state is State.STOPPING:
         fleet.put(record.changed(deadline=None))
     else:
@@ -128,7 +129,8 @@ def on_kept(fleet: Fleet, event: RecycleRefused, now: float) -> None:
         return
     detail = f"it was kept, since its state cannot be saved: {event.error}"
     record = record.changed(comes_back=False)
-    record = record.lived(recycle="", recycle_after=now + RETRY_SECONDS, kept=detail)
+    record = record.lived(recycle="", is_saving=False)
+    record = record.lived(recycle_after=now + RETRY_SECONDS, kept=detail)
     deferred, record = record.deferred, record.changed(deferred=())
     if record.state is State.STOPPING:
         record = record.moved(Input.KEPT, deadline=None)

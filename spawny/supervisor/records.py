@@ -94,6 +94,7 @@ class Life:
     long_call: LongCall | None = None
     recycle: str = ""  # the token of the order to make room for its successor
     recycle_reason: str = ""
+    is_saving: bool = False  # it does what that order says, and has not told the outcome
     recycle_after: float = 0.0  # no such order before that
     kept: str = ""  # why the last order was not obeyed
     # Ending.

@@ -158,6 +158,7 @@ def on_ending(fleet: Fleet, event: EndingAnnounced, now: float) -> None:
     record = fleet.linked(event.link)
     if record is None:
         return
+    record = fleet.put(record.lived(is_saving=False))
     if event.saved:
         record = fleet.put(record.changed(restore=event.token))
     if record.state is not State.STOPPING:

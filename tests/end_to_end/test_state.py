@@ -207,6 +207,26 @@ def __spawny_restore__(state):
     supervisor.stop("slow")
 
 
+def test_a_daemon_that_dies_while_it_saves_its_state(home: Path) -> None:
+    """It is started anew, and whoever restarts it hears that the state is lost."""
+    script = """
+import os
+def __spawny_save__():
+    os._exit(0)
+def __spawny_restore__(state):
+    pass
+"""
+    root = spawny.run_script(script, name="dying")
+    before = spawny.daemon(root).pid
+    supervisor = spawny.connect()
+    lost = "exited with code 0 while it saved its state, which is lost"
+    with pytest.raises(spawny.SpawnyError, match=lost):
+        supervisor.restart("dying")
+    assert spawny.daemon(spawny.attach("dying")).pid != before
+    assert lost in str(supervisor.why("dying").endings[0])
+    supervisor.stop("dying")
+
+
 def release(gate: Path) -> None:
     """Have the hook return, once it is there."""
     with open(gate, "w"):

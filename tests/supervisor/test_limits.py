@@ -435,6 +435,33 @@ def test_saving_takes_as_long_as_it_takes(world: World) -> None:
     assert process.signals == ["SIGTERM"]
 
 
+def test_one_that_dies_while_it_saves_its_state_is_told_of(world: World) -> None:
+    """It is started anew as was asked, but whoever asked hears that the state is lost."""
+    process = ready(world)
+    caller = world.ask(control.RestartDaemon("etl"))
+    finder = world.ask(control.FindDaemon("etl"))
+    world.tell(events.SavingBegan(process.link or 0))
+    world.exit(process, code=7)
+    lost = "exited with code 7 while it saved its state, which is lost"
+    assert refusal(world.answer(caller)).message == (
+        f"daemon 'etl' is started anew without its state: it {lost}"
+    )
+    assert ("died", "etl") in world.published
+    world.wait(0)
+    world.hello(world.only_process())
+    assert isinstance(world.answer(finder), control.Started)
+    assert world.record().endings[0].reason == f"restart requested; {lost}"
+
+
+def test_a_limit_whose_saving_is_a_death_is_told_of(world: World) -> None:
+    """Nobody asked, and it is a death as any other."""
+    process = ready(world, max_calls=7)
+    world.pong(process.link)
+    world.tell(events.SavingBegan(process.link or 0))
+    world.exit(process, code=7)
+    assert "while it saved its state" in world.status("etl").reason
+
+
 def test_a_restart_of_one_that_does_not_react_goes_on_by_signals(world: World) -> None:
     """A call that ignores its interrupt leaves no chance to save."""
     process = ready(world)
