@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from .. import control
-from . import actions, endings, starts
+from . import actions, endings, limits, starts
 from .events import Configured, Declared, DeclaredDue, ReloadRequested
 from .fleet import Fleet
 from .records import Waiter
@@ -128,7 +128,10 @@ def _apply(fleet: Fleet, event: ReloadRequested, now: float) -> None:
         elif after is not None and (before is None or _keys_changed(before, after)):
             if before is not None and _runs(fleet, before):
                 record = fleet.records[name]
-                fleet.put(record.changed(deferred=(*record.deferred, DeclaredDue(name))))
-                endings.stop(fleet, name, now, "changed in the configuration")
+                record = fleet.put(record.changed(deferred=(*record.deferred, DeclaredDue(name))))
+                if after.request.digest == record.request.digest:
+                    limits.make_room(fleet, record, now, "changed in the configuration")
+                else:
+                    endings.stop(fleet, name, now, "changed in the configuration")
             elif _is_to_start(fleet, after):
                 _start(fleet, after, now)

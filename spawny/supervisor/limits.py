@@ -81,7 +81,13 @@ def order(fleet: Fleet, record: Record, reason: str, *, is_urgent: bool = False)
 
 def restart(fleet: Fleet, record: Record, now: float, asked_by: str = "") -> None:
     """Have this daemon make room for its successor at once, as somebody wants it."""
-    reason = "restart requested"
+    make_room(fleet, record, now, "restart requested", asked_by)
+    record = fleet.put(fleet.records[record.name].changed(comes_back=True))
+    fleet.do(actions.WriteJournal(record))
+
+
+def make_room(fleet: Fleet, record: Record, now: float, reason: str, asked_by: str = "") -> None:
+    """End this daemon, with its state saved for a successor of the same definition."""
     if record.state is State.READY and record.link is not None:
         record = record.lived(asked_by=asked_by)
         record = endings.await_end(fleet, record, now, reason, Cause.DECIDED)
@@ -89,8 +95,6 @@ def restart(fleet: Fleet, record: Record, now: float, asked_by: str = "") -> Non
         order(fleet, record, reason, is_urgent=True)
     else:
         endings.stop(fleet, record.name, now, reason, asked_by=asked_by)
-    record = fleet.put(fleet.records[record.name].changed(comes_back=True))
-    fleet.do(actions.WriteJournal(record))
 
 
 def resume(fleet: Fleet, record: Record, now: float) -> None:

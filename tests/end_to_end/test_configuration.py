@@ -93,6 +93,33 @@ def test_autostart_and_reload(config: Path, capsys: pytest.CaptureFixture[str]) 
         spawny.attach("web")
 
 
+def test_a_reload_that_changes_options_keeps_the_state(config: Path) -> None:
+    """The definition is the same, so that the next process takes it over."""
+    hooks = """
+def __spawny_save__():
+    return foo
+def __spawny_restore__(state):
+    global foo
+    foo = state
+"""
+    (config.parent / "web.py").write_text(SCRIPT + hooks)
+    config.write_text(DECLARED)
+    web = spawny.attach("web")
+    web.foo = "there"
+    supervisor = spawny.connect()
+    pid = supervisor.status("web").pid
+    events = supervisor.events()
+    config.write_text(f'{DECLARED}restart = "always"\n')
+    supervisor.reload()
+    while (event := next(events)).kind != "ready":
+        pass
+    events.close()
+    assert event.pid != pid
+    assert supervisor.status("web").restart == "always"
+    assert spawny.attach("web").foo == "there"
+    supervisor.stop("web")
+
+
 def test_a_broken_file_changes_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`reload` and `config check` say the same of it."""
     config.write_text(DECLARED)

@@ -202,6 +202,34 @@ def test_changed_ones_restart(world: World) -> None:
     assert world.record("web").request.digest == "d2"
 
 
+def test_one_whose_options_change_keeps_its_state(world: World) -> None:
+    """The same definition takes over what the process before has saved."""
+    world.configure(declared("web", autostart=True))
+    up(world)
+    before = world.only_process()
+    world.reload(declared("web", autostart=True, restart="always"))
+    (order,) = world.done_of(actions.SendRecycle)
+    assert isinstance(order, actions.SendRecycle)
+    ending = events.EndingAnnounced(order.link, order.reason, True, True, order.token)
+    world.tell(ending)
+    world.exit(before, 0)
+    world.hello(world.only_process())
+    assert [each.restore for each in world.done_of(actions.SendLoad)] == ["", order.token]  # type: ignore[attr-defined]
+
+
+def test_one_whose_state_cannot_be_saved_is_kept_as_it_is(world: World) -> None:
+    """What has changed counts when it starts the next time."""
+    world.configure(declared("web", autostart=True))
+    up(world)
+    before = world.only_process()
+    world.reload(declared("web", autostart=True, restart="always"))
+    (order,) = world.done_of(actions.SendRecycle)
+    assert isinstance(order, actions.SendRecycle)
+    world.tell(events.RecycleRefused(order.link, order.token, "ValueError: no", ""))
+    assert world.record("web").state is State.READY
+    assert world.only_process() is before
+
+
 def test_a_changed_script_is_a_change(world: World) -> None:
     """Though the table is the same."""
     world.configure(declared("web"))
