@@ -7,6 +7,7 @@ file's folder. Scripts are read with the file, so that a configuration is a valu
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tokenize
 import tomllib
@@ -60,7 +61,7 @@ def load(path: Path) -> Config:
     allowed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
         tables = tomllib.loads(text)
     except FileNotFoundError:
         return Config()
@@ -71,6 +72,17 @@ def load(path: Path) -> Config:
     if reading.problems:
         raise InvalidRequest("\n".join(reading.problems))
     return config
+
+
+def _text_of(path: Path) -> str:
+    # A FIFO would be waited for, for ever; a device may have no end.
+    def opened(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    with open(path, encoding="utf-8", opener=opened) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is no regular file")
+        return file.read()
 
 
 def line_of(text: str, *keys: str) -> int:

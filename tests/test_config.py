@@ -1,5 +1,6 @@
 """`config.toml`, and what is said of one that is wrong."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def problems(path: Path, text: str) -> list[str]:
 def test_without_a_file_the_defaults_hold(path: Path) -> None:
     """A config file is nobody's duty."""
     assert config.load(path) == config.Config(Settings(), {})
+
+
+def test_what_is_no_regular_file_is_not_waited_for(path: Path) -> None:
+    """A FIFO that nobody writes to, say."""
+    os.mkfifo(path)
+    with pytest.raises(InvalidRequest, match="it is no regular file"):
+        config.load(path)
 
 
 def test_other_tables_are_not_ours(path: Path) -> None:
