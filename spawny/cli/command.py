@@ -7,6 +7,7 @@ help and usage errors load no zmq.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ environment:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    _prepare_output()
     options = parser().parse_args(arguments)
     try:
         code: int = options.perform(options)
@@ -49,6 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("SPAWNY_DEBUG"):
             raise
         return report(error)
+
+
+def _prepare_output() -> None:
+    """Have something to print to, which takes every text."""
+    if sys.stdout is None:  # it was closed, as by >&-
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the terminal's encoding lacks is shown escaped: logs have any text.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def report(error: Exception) -> int:

@@ -276,6 +276,25 @@ def test_restart_tells_that_the_definition_raises(home, work):
     stop("once")
 
 
+def test_a_closed_output_is_no_error(etl):
+    """As with >&- in a shell."""
+    line = f"exec {sys.executable} -m spawny.cli status {etl} >&-"
+    done = subprocess.run(line, shell=True, env=environment(), capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    stop(etl)
+
+
+def test_a_log_is_shown_in_every_encoding(home, work):
+    """What the terminal cannot show is escaped."""
+    (work / "umlaut.py").write_text("print('gr\u00fc\u00dfe', flush=True)\n", encoding="utf-8")
+    started = spawny("run", "umlaut.py", "--name", "umlaut", cwd=work, PYTHONIOENCODING="utf-8")
+    assert started.code == 0
+    done = spawny("logs", "umlaut", PYTHONIOENCODING="ascii")
+    assert (done.code, done.error) == (0, "")
+    assert "gr\\xfc\\xdfe" in done.out
+    stop("umlaut")
+
+
 def test_interrupt_ends_the_call_that_runs(etl):
     """Exit code 0 when it interrupted a call, 1 when there was none."""
     assert spawny("interrupt", etl).code == 1
