@@ -253,7 +253,7 @@ class Calls:
         that), "withdrawn" if the request has not begun and will not, "" if it is over.
         """
         if connection is None:
-            return self._interrupt(self.busy)
+            return self.interrupt_running(self.busy)
         # Marked first, looked for then; the request is made known first and looks for marks then.
         # So one of the two sees the other.
         connection.cancelled.add(number)
@@ -262,7 +262,7 @@ class Calls:
             running = running.outer
         if running is not None:
             connection.cancelled.discard(number)
-            return self._interrupt(running)
+            return self.interrupt_running(running)
         if number > connection.number:
             return "withdrawn"
         connection.cancelled.discard(number)
@@ -277,9 +277,10 @@ class Calls:
         if running is None:
             return ""
         running.limit = text
-        return self._interrupt(running)
+        return self.interrupt_running(running)
 
-    def _interrupt(self, running):
+    def interrupt_running(self, running):
+        """The same for this one, if it still runs."""
         with self._settling:
             if running is None:
                 return ""

@@ -415,7 +415,7 @@ class Guard(threading.Thread):
         self._settled_at = None
         order = self.server.recycling
         if order is not None and order.is_urgent and order.saves_as is None:
-            self.server.leave(order.reason)
+            self.server.leave_to_save(order.reason)
         else:
             self.server.post(lambda: None)
 

@@ -9,6 +9,9 @@ import types
 from . import wire
 from .failures import TEXT_LIMIT
 
+# The kind of what is no request.
+SAVING = "saving its state"
+
 
 class Running:
     """A request under way; the definition, where it has no connection."""

@@ -24,7 +24,7 @@ from .failures import KernelError, describe_error, error_frame, format_error
 from .floor import Floor, Relief
 from .modules import Modules
 from .refusals import turn_away
-from .running import Running
+from .running import SAVING, Running
 from .state import State
 from .tasks import Tasks
 
@@ -120,14 +120,21 @@ class Server:
         self.comes_back = comes_back
         self.recycling = None
         self._may_leave.set()
-        self.leave(reason)
+        self._leave(reason)
+        self.calls.interrupt()
 
-    def leave(self, reason):
-        """Have the main thread leave its loop; what runs is interrupted."""
+    def leave_to_save(self, reason):
+        """Have the main thread leave its loop to save the state; what runs is interrupted, but not
+        the saving, which may have begun in between."""
+        self._leave(reason)
+        running = self.calls.busy
+        if running is not None and running.kind != SAVING:
+            self.calls.interrupt_running(running)
+
+    def _leave(self, reason):
         self.ending_reason = reason
         self.is_ending = True
         self.post(lambda: None)
-        self.calls.interrupt()
 
     # --- the loop ---
 
@@ -181,7 +188,7 @@ class Server:
     def _save(self, order):
         order.saves_as = order.token  # another order may come meanwhile
         order.begin()
-        self.calls.running = Running(None, 0, "saving its state")
+        self.calls.running = Running(None, 0, SAVING)
         try:
             order.has_saved = self.saved.save(self.exports.root, order.saves_as)
         finally:

@@ -140,9 +140,8 @@ def test_a_state_that_cannot_be_restored_is_kept(run: Any, home: Path, tmp_path:
     root = run()
     root.add("poison")
     poison.touch()
-    spawny.daemon(root).restart()
-    with pytest.raises(spawny.SpawnyError, match="cannot take this"):
-        spawny.attach("keeper")
+    with pytest.raises(spawny.DaemonStartError, match="cannot take this"):
+        spawny.daemon(root).restart()
     (file,) = saved(home)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
@@ -161,7 +160,8 @@ def __spawny_save__(): return 1
 def __spawny_restore__(state): raise SystemExit
 """
     spawny.run_script(script, name="leaver")
-    spawny.connect().restart("leaver")
+    with pytest.raises(spawny.DaemonStartError, match="cannot be restored"):
+        spawny.connect().restart("leaver")
     with pytest.raises(spawny.DaemonStartError, match="cannot be restored"):
         spawny.attach("leaver")
 
