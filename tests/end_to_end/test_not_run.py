@@ -238,7 +238,7 @@ def test_a_batch_that_is_cut_off_in_a_send_was_not_begun(
     assert lines(tmp_path) == ["holding", "last"]
 
 
-@pytest.mark.skip(reason="once in some forty runs the call that is held is not ended: a race to find")
+@pytest.mark.skip(reason="once in forty runs the held call is not ended: a race to find")
 def test_another_reference_is_stale_and_says_that_nothing_ran(
     start: Callable[..., spawny.ObjectProxy], tmp_path: Path
 ) -> None:
