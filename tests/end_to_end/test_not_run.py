@@ -100,7 +100,11 @@ def test_a_call_that_waits_is_made_in_the_restarted_daemon(
 
 
 def _channels(root: spawny.ObjectProxy) -> list[object]:
-    return list(reference_of(root).session._channels)
+    while True:
+        try:
+            return list(reference_of(root).session._channels)
+        except RuntimeError:
+            pass  # a thread has just added one
 
 
 def test_a_daemon_that_ends_while_it_is_attached_to_anew(
@@ -238,7 +242,6 @@ def test_a_batch_that_is_cut_off_in_a_send_was_not_begun(
     assert lines(tmp_path) == ["holding", "last"]
 
 
-@pytest.mark.skip(reason="once in forty runs the held call is not ended: a race to find")
 def test_another_reference_is_stale_and_says_that_nothing_ran(
     start: Callable[..., spawny.ObjectProxy], tmp_path: Path
 ) -> None:
