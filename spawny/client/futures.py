@@ -3,7 +3,8 @@
 A daemon runs one call at a time anyway, so the submitted calls of a session wait in one *line*, and
 one thread makes them, as ordinary requests. A coroutine function there is answered at once with a
 task, and the thread goes on; when the task is over the daemon says so (DONE), and its result is
-fetched as a call like any other.
+fetched, by another thread where that one is in a call: a daemon that makes room for its successor
+keeps calls waiting, and waits itself for the results to be fetched.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CallTimeout, DaemonDied
+from ..errors import CallTimeout, DaemonDied, StaleReference
 from ..kernel import wire
 from .proxy import ObjectProxy, checked_proxy, method_name_of, reference_of
 from .scope import Scope
@@ -173,11 +174,19 @@ class CallFuture(Future[Any]):
         task = self._task
         if task is None or self.is_over:
             return
-        reference = reference_of(task)
-        self._make = lambda: reference.session.request(
-            wire.METHOD, (reference_of(task).oid, "result", (), {})
-        )
-        self.line.add(self, is_next=True)
+
+        def make() -> Any:
+            reference = reference_of(task)
+            try:
+                return reference.session.request(wire.METHOD, (reference.oid, "result", (), {}))
+            except StaleReference as error:
+                raise DaemonDied(
+                    f"daemon {reference.session.name!r} has ended, and the result of this call,"
+                    " which has run there, was not fetched before"
+                ) from error
+
+        self._make = make
+        self.line.add_urgent(self)
 
 
 def _is_task(result: Any) -> bool:
@@ -189,35 +198,56 @@ def _is_task(result: Any) -> bool:
 
 class Line:
     """The submitted calls of one session. One thread makes them; but while it is in a callback of
-    one, whose code may wait for calls behind that, another takes its place."""
+    one, whose code may wait for calls behind that, another takes its place. What is urgent (a
+    result to be fetched, a task to be cancelled) comes first, and does not wait for a call."""
 
     def __init__(self, session: Session | Epitaph) -> None:
         self.session = session
         self._changed = threading.Condition(threading.Lock())
         self._waiting: OrderedDict[CallFuture, None] = OrderedDict()
+        self._urgent: OrderedDict[CallFuture, None] = OrderedDict()
         self._workers = 0  # that are not in a callback
+        self._is_idle = False  # does the worker wait for something to do?
+        self._is_hurrying = False  # is there a thread for what is urgent alone?
         self._tasks: dict[int, CallFuture] = {}  # oid -> who waits for it
         self._abandoned: set[int] = set()  # tasks that nobody waits for any more
         self._done: set[int] = set()  # tasks that were over before somebody waited
 
-    def add(self, future: CallFuture, is_next: bool = False) -> None:
+    def add(self, future: CallFuture) -> None:
         """Have this call made."""
         with self._changed:
             self._waiting[future] = None
-            if is_next:
-                self._waiting.move_to_end(future, last=False)
             wants_worker = not self._workers
             self._workers += wants_worker
             self._changed.notify()
         if wants_worker:
             self._start_worker()
-        if future.deadline is not None and not is_next:
+        if future.deadline is not None:
             alarms.set(future.deadline, future)
+
+    def add_urgent(self, future: CallFuture) -> None:
+        """Have this made at once."""
+        with self._changed:
+            self._urgent[future] = None
+            wants_worker = not self._workers
+            self._workers += wants_worker
+            wants_hurry = not (wants_worker or self._is_idle or self._is_hurrying)
+            self._is_hurrying |= wants_hurry
+            self._changed.notify()
+        if wants_worker:
+            self._start_worker()
+        if wants_hurry:
+            try:
+                threads.submit(self._hurry)
+            except RuntimeError:  # the interpreter is ending: the worker does it after its call
+                with self._changed:
+                    self._is_hurrying = False
 
     def remove(self, future: CallFuture, task: int | None) -> None:
         """This call need not be made any more, nor its task be waited for."""
         with self._changed:
             self._waiting.pop(future, None)
+            self._urgent.pop(future, None)
             if task is not None and self._tasks.pop(task, None) is not None:
                 self._abandoned.add(task)
                 self._changed.notify_all()
@@ -245,11 +275,28 @@ class Line:
         """The next call; None where this worker is not needed any more. It also stays for what is
         to come of tasks: the interpreter waits for it at its end, and for them by that."""
         with self._changed:
-            while self._workers == 1 and (self._waiting or self._tasks):
-                if self._waiting:
-                    return self._waiting.popitem(last=False)[0]
-                self._changed.wait()
+            while self._workers == 1 and (self._urgent or self._waiting or self._tasks):
+                if self._urgent or self._waiting:
+                    return (self._urgent or self._waiting).popitem(last=False)[0]
+                self._is_idle = True
+                try:
+                    self._changed.wait()
+                finally:
+                    self._is_idle = False
             self._workers -= 1
+            return None
+
+    def _hurry(self) -> None:
+        """Do what is urgent, while the worker is in a call."""
+        while (future := self._next_urgent()) is not None:
+            future.run()
+            del future
+
+    def _next_urgent(self) -> CallFuture | None:
+        with self._changed:
+            if self._urgent:
+                return self._urgent.popitem(last=False)[0]
+            self._is_hurrying = False
             return None
 
     @contextmanager
@@ -262,7 +309,7 @@ class Line:
         _here.line = None
         with self._changed:
             self._workers -= 1
-            wants_worker = bool(self._waiting) and not self._workers
+            wants_worker = bool(self._urgent or self._waiting) and not self._workers
             self._workers += wants_worker
         if wants_worker:
             self._start_worker()
@@ -308,7 +355,7 @@ class Line:
 
         # In a context of its own: no deadline holds for this.
         with suppress(RuntimeError):  # the interpreter is ending, and our lease with it
-            self.add(Context().run(CallFuture, self, cancel), is_next=True)
+            self.add_urgent(Context().run(CallFuture, self, cancel))
 
     @property
     def has_tasks(self) -> bool:
@@ -318,7 +365,8 @@ class Line:
         """The daemon is gone, and with it whatever was to come of these calls; on any thread. What
         still waits is made in the next one, if it `comes_back`."""
         with self._changed:
-            lost = list(self._tasks.values())
+            lost = [*self._tasks.values(), *self._urgent]
+            self._urgent.clear()
             if not comes_back:
                 lost += self._waiting
                 self._waiting.clear()

@@ -71,7 +71,7 @@ class Session:
         self._is_attached = False  # does the daemon know this session by its id?
         self._pool: list[Channel] = []
         # Weakly: one that an interrupt takes from a thread between two lines is closed by its end.
-        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        self._channels: weakref.WeakValueDictionary[int, Channel] = weakref.WeakValueDictionary()
         self._references = References(self)
         self._events: background.Events | None = None
         self.line: Line | None = None  # of submitted calls, see futures.py
@@ -146,7 +146,7 @@ class Session:
         root: tuple[Any, ...]
         root, channel.connection_id = pickle.loads(body)
         channel.sock.settimeout(None)
-        self._channels.add(channel)
+        self._channels[id(channel)] = channel
         return root
 
     def _hello(self, role: str) -> bytes:
@@ -527,7 +527,7 @@ class Session:
     def _discard(self, channel: Channel | None) -> None:
         if channel is None:
             return
-        self._channels.discard(channel)
+        self._channels.pop(id(channel), None)
         channel.close()
         if self._lending is not None:
             self._lending.channel_is_over(channel)
@@ -616,8 +616,8 @@ class Session:
         self.gone = "was left by this process"
         _SESSIONS.discard(self)
         log("debug", "[DaemonProxy] last proxy of daemon %r is gone, leaving it", self.name)
-        for channel in list(self._channels):
-            self._discard(channel)
+        for reference in self._channels.valuerefs():  # a list, as other threads may still call
+            self._discard(reference())
         self._pool.clear()
         self._oneways.clear()
         self._end_lending()
@@ -665,8 +665,10 @@ class Session:
 
     def forked(self) -> None:
         """In a forked child: the connections are the parent's, and so are its answers."""
-        for channel in self._channels:
-            channel.close()
+        for reference in self._channels.valuerefs():
+            channel = reference()
+            if channel is not None:
+                channel.close()
         self._channels.clear()
         self._pool.clear()
         self._oneways.clear()

@@ -33,6 +33,10 @@ _modules = sys.modules
 # What is no request: said in passing, and not answered.
 _WORDS = (wire.RELEASE, wire.SEGMENTS, wire.RETURN, wire.RAISE)
 
+# An interrupt that has not come through is sent again, then after twice the time, and so on.
+FIRST_INSIST_SECONDS = 0.05
+MOST_INSIST_SECONDS = 1.0
+
 # A client opens its event connection before its first request, but it may not be accepted yet.
 EVENTS_SECONDS = 1.0
 
@@ -50,6 +54,8 @@ class Calls:
         self._settling = threading.Lock()  # a request is either over or interrupted
         self._callback_numbers = itertools.count(1)
         self._interrupts_held = False
+        self.insist_at = None  # when to send an interrupt once more
+        self._insist_seconds = FIRST_INSIST_SECONDS
         self.control_thread = None
         self.count = 0
         self.failed = 0
@@ -291,7 +297,25 @@ class Calls:
                 return "interrupted"
             running.is_cancelled = True
             interrupts.send(running)  # within the lock: later it could hit what comes after
+        self._insist_after(FIRST_INSIST_SECONDS)
         return "interrupted"
+
+    def _insist_after(self, seconds):
+        self._insist_seconds = seconds
+        self.insist_at = monotonic() + seconds
+
+    def insist(self):
+        """Send the signal again: it may have come just before a system call, which it then has not
+        ended. As long as our handler has not run; on the control thread, when it is time."""
+        self.insist_at = None
+        with self._settling:
+            running = self.running
+            if running is None or not running.is_cancelled or running.thread != self._main_thread:
+                return
+            if signal.getsignal(signal.SIGINT) != self._on_interrupt:
+                return  # user code's own, which counts them
+            interrupts.send(running)
+        self._insist_after(min(self._insist_seconds * 2, MOST_INSIST_SECONDS))
 
     def _check_withdrawn(self, running):
         """Raise KeyboardInterrupt if this request, or one whose callback made it, is not wanted."""

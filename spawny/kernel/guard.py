@@ -32,6 +32,7 @@ from .sessions import (
     receive_with_descriptors,
     unread_bytes,
 )
+from .tasks import FETCH_SECONDS
 from .watch import Watch
 
 # The one who asked for this daemon connects within milliseconds; if it died instead, a daemon that
@@ -123,6 +124,7 @@ class Guard(threading.Thread):
             self._trim_at,
             self._settled_at,
             self.call_watch and self.call_watch.look_at,
+            self.server.calls.insist_at,
         )
         due = [at for at in times if at is not None]
         if not due:
@@ -143,6 +145,9 @@ class Guard(threading.Thread):
         watch = self.call_watch
         if watch is not None and watch.look_at is not None and now >= watch.look_at:
             watch.look()
+        calls = self.server.calls
+        if calls.insist_at is not None and now >= calls.insist_at:
+            calls.insist()
         # Only once nothing waits: who left may have an event connection in the listener's backlog,
         # and somebody else may be knocking.
         if is_quiet and self._end_at is not None and now >= self._end_at:
@@ -418,6 +423,9 @@ class Guard(threading.Thread):
             self.server.leave_to_save(order.reason)
         else:
             self.server.post(lambda: None)
+            if order is not None:
+                # Nobody may come to fetch the result that it waits for.
+                self._settled_at = time.monotonic() + FETCH_SECONDS
 
     def _end_for(self, order):
         saved = {"saved": order.has_saved, "token": order.saves_as}

@@ -4,7 +4,7 @@ The one rule: what runs goes on to its end, and whatever it may need goes on wit
 requests are carried out while a call waits for its callback, and while a coroutine runs. Otherwise
 requests for the root wait: they are made in the next daemon. Those for other objects, which that
 will not have, are still carried out for a moment, as somebody who has just looked up a function is
-about to call it.
+about to call it; and until the results of coroutines are fetched.
 
 The main thread asks these questions; the control thread gives the order.
 """
@@ -40,7 +40,7 @@ class Recycling:
 
     def is_due(self, server, connections):
         """Is nothing under way any more?"""
-        if is_in_use(server) or time.monotonic() < self.settles_at:
+        if is_in_use(server) or server.tasks.is_awaited or time.monotonic() < self.settles_at:
             return False
         return not self.is_on_request or any(each.frames for each in connections)
 

@@ -8,10 +8,15 @@ runs one piece at a time on the main thread, and an ordinary call runs outside o
 import collections.abc
 import pickle
 import select
+import time
 import traceback
 import types
+import weakref
 
 from . import wire
+
+# A client that lives fetches a result in no time, but it may be stopped.
+FETCH_SECONDS = 5.0
 
 _ITERABLE_COROUTINE = 0x100  # the flag of a generator's code that @types.coroutine sets
 
@@ -45,15 +50,25 @@ class Task:
         self._future = future
         self._session = session
         self.oid = None  # its number among what the session refers to
+        self.over_at = None
+        self.is_fetched = False
 
     def result(self):
+        self.is_fetched = True
         return self._future.result()
 
     def cancel(self):
         self._future.cancel()
 
+    @property
+    def is_awaited(self):
+        """Is its client about to fetch the result?"""
+        is_late = time.monotonic() > self.over_at + FETCH_SECONDS
+        return not (self.is_fetched or self._session.is_over or is_late)
+
     def tell(self):
         """Say to the client that it is over."""
+        self.over_at = time.monotonic()
         if not self._session.is_over:
             self._session.tell(wire.frame(wire.DONE, pickle.dumps((self.oid,), 2)))
 
@@ -66,12 +81,21 @@ class Tasks:
         self._asyncio = None
         self._loop = None
         self._under_way = set()  # the loop itself does not keep tasks alive
+        self._over = weakref.WeakSet()  # clients keep a task until they have its result
         self.on_over = None  # called when one of these is over
 
     @property
     def is_under_way(self):
         """Does a coroutine that a client has begun run on?"""
         return bool(self._under_way)
+
+    @property
+    def is_awaited(self):
+        """Is there a result that its client is about to fetch?"""
+        for task in list(self._over):
+            if not task.is_awaited:
+                self._over.discard(task)
+        return bool(self._over)
 
     def start(self, awaitable, session):
         """The Task of something awaitable that was made for this session; runs in `wait`."""
@@ -81,14 +105,15 @@ class Tasks:
         loop = self._find_loop()
         task = Task(asyncio.ensure_future(awaitable, loop=loop), session)
         self._under_way.add(task)
-        task._future.add_done_callback(lambda future: self._over(task))
+        task._future.add_done_callback(lambda future: self._is_over(task))
         # From now on, since what a coroutine starts may go on when it is over itself.
         self.is_pending = True
         return task
 
-    def _over(self, task):
+    def _is_over(self, task):
         self._under_way.discard(task)
         task.tell()
+        self._over.add(task)
         if self.on_over is not None:
             self.on_over()
 

@@ -1,12 +1,14 @@
 """What a daemon says, at its end, to requests that it has not begun."""
 
 import pickle
+import time
 
 import pytest
 
 from spawny.kernel import wire
+from spawny.kernel.recycling import SETTLE_SECONDS
 from tests.interpreters import Interpreter
-from tests.kernel.bare import bare_daemon
+from tests.kernel.bare import Peer, bare_daemon
 
 SLEEP = """
 import signal, time
@@ -16,6 +18,19 @@ def hold():
         time.sleep(60)
 def note(text):
     print(text, flush=True)
+async def noted(text):
+    return text
+"""
+
+LOSING = """
+import signal, time
+def lose():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    print("losing", flush=True)
+    signal.sigwait({signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    while True:
+        time.sleep(60)
 """
 
 
@@ -75,3 +90,50 @@ def test_one_way_calls_that_are_not_made_are_in_the_log(interpreter: Interpreter
         assert second.is_closed()
         daemon.process.wait()
         assert "3 one-way calls were not made: enough" in daemon.log.read_text()
+
+
+def test_a_successor_waits_until_results_of_coroutines_are_fetched(
+    interpreter: Interpreter,
+) -> None:
+    """They have run; whoever is told that they are over is about to ask."""
+    with bare_daemon(interpreter.path) as daemon:
+        daemon.load(SLEEP)
+        events, other = Peer(daemon.call_path), daemon.peer("other")
+        events.hello("one", wire.ROLE_EVENTS)
+        caller = daemon.peer("one")
+        kind, task = caller.ask(wire.AWAIT, wire.ROOT, "noted", ("done",), {})
+        assert kind == wire.REFERENCE
+        assert events.frame()[0] == wire.DONE
+        daemon.link.send("recycle", reason="enough", token="t")
+        daemon.link.send("ping")
+        daemon.link.expect("pong")
+        other.send(wire.METHOD, wire.ROOT, "note", ("in the next",), {})
+        until = time.monotonic() + 4 * SETTLE_SECONDS
+        while time.monotonic() < until:
+            daemon.link.send("ping")
+            daemon.link.expect("pong")
+        assert caller.ask(wire.METHOD, task[0], "result", (), {}) == (wire.VALUE, "done")
+        assert other.frame()[:2] == (wire.ERROR, wire.NOT_RUN | wire.COMES_BACK)
+
+
+def test_a_successor_does_not_wait_for_ever(interpreter: Interpreter) -> None:
+    """A client that is stopped fetches nothing."""
+    with bare_daemon(interpreter.path) as daemon:
+        daemon.load(SLEEP)
+        caller = daemon.peer("one")
+        assert caller.ask(wire.AWAIT, wire.ROOT, "noted", ("done",), {})[0] == wire.REFERENCE
+        daemon.link.send("recycle", reason="enough", token="t")
+        assert daemon.link.expect("ending")["recycled"]
+
+
+def test_an_interrupt_that_is_lost_is_sent_again(interpreter: Interpreter) -> None:
+    """As where it comes just before a system call: here it is taken from the queue of signals."""
+    with bare_daemon(interpreter.path) as daemon:
+        daemon.load(LOSING)
+        peer = daemon.peer()
+        peer.send(wire.METHOD, wire.ROOT, "lose", (), {})
+        assert peer.frame()[0] == wire.OUTPUT
+        daemon.link.send("interrupt")
+        kind, failure = peer.answer()
+        assert kind == wire.ERROR
+        assert failure[2] == "KeyboardInterrupt"
