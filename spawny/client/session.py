@@ -13,7 +13,6 @@ import os
 import pickle
 import socket
 import threading
-import weakref
 
 from ..errors import (
     CallTimeout,
@@ -26,9 +25,11 @@ from ..errors import (
 )
 from ..kernel import buffers, wire
 from . import background, interrupt
+from .attachment import Attachment
 from .channel import Channel, ChannelClosed, Overdue, open_socket
 from .log import log
 from .outcomes import cancelled, operation_name, overdue
+from .pool import Pool
 from .proxy import ObjectProxy
 from .references import Epitaph, ProxyRef, References, run_of
 from .results import AnswerUnusable, NotRun, exception_of, value_of
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     from .futures import Line
     from .lending import Lending
 
-# A daemon's control thread greets at once, however long a call or a definition takes.
-GREETING_SECONDS = 10.0
-
 # A daemon that is restarted over and over may end each time before it can be attached to.
 ATTACH_TRIES = 20
 
@@ -58,32 +56,33 @@ class Session:
     def __init__(self, name: str, path: str) -> None:
         self.name = name
         self.path = path
-        self.started: dict[str, Any] = {}  # what the daemon says of itself, see kernel/greeting.py
-        self._attached: dict[str, Any] = {}  # the same, of the run that our references are of
-        self.session_id = os.urandom(8).hex()
-        self.parent_id: str | None = None
+        self._attachment = Attachment(name, path)
         self.pickle_protocol = 4
         self.interpreter_tag = ""
         self.gone: str | None = None  # why it is over
         self.generation = 0  # counts requests that may have changed what inspection.py knows
         self._may_come_back = False
         self._coming_back = threading.Lock()
-        self._is_attached = False  # does the daemon know this session by its id?
-        self._pool: list[Channel] = []
-        # Weakly: one that an interrupt takes from a thread between two lines is closed by its end.
-        self._channels: weakref.WeakValueDictionary[int, Channel] = weakref.WeakValueDictionary()
+        self._pool = Pool(self._new_channel)
+        self.nested = self._pool.nested
         self._references = References(self)
         self._events: background.Events | None = None
         self.line: Line | None = None  # of submitted calls, see futures.py
-        self.nested: dict[int, Channel] = {}  # thread -> whose callback it runs, see callbacks.py
         self._callbacks: Callbacks | None = None
         self._lending: Lending | None = None
         self.has_news = False  # of segments, for the daemon
         self._unread: list[bytes | memoryview] = []  # what is in segments that are to go back
         self._making_lock = threading.Lock()  # of these two
-        # thread -> the channel of its one-way calls; its next request takes it, to come after them.
-        # None where that was given up: then it takes a new one, which the daemon reads after that.
-        self._oneways: dict[int, Channel | None] = {}
+
+    @property
+    def started(self) -> dict[str, Any]:
+        """What the daemon says of itself, see kernel/greeting.py."""
+        return self._attachment.started
+
+    @property
+    def session_id(self) -> str:
+        """By which the daemon knows this session."""
+        return self._attachment.session_id
 
     @property
     def pid(self) -> int:
@@ -101,26 +100,7 @@ class Session:
 
         Raises OSError where nobody listens and `ChannelClosed` where the daemon ends meanwhile.
         """
-        channel = Channel(self.path, GREETING_SECONDS, self)
-        try:
-            channel.sock.sendall(self._hello(wire.ROLE_CALLS))
-            kind, _, body = channel.next_frame()
-            if kind == wire.ERROR:
-                raise exception_of(self, body)
-            self.started = pickle.loads(body)
-            if self.started["pid"] == os.getpid():
-                raise InvalidRequest(f"this is daemon {self.name!r} itself: it cannot attach to it")
-        except BaseException as error:
-            channel.close()
-            if isinstance(error, TimeoutError) and error.errno is None:
-                raise CallTimeout(
-                    f"daemon {self.name!r} has not answered for {GREETING_SECONDS:g} s: it is"
-                    " stopped, or in C code that keeps the interpreter's lock;"
-                    f" to end it: spawny stop {self.name}"
-                ) from error
-            raise
-        channel.sock.settimeout(timeout)
-        self._is_attached = True
+        channel = self._attachment.connect(self, timeout)
         self.pickle_protocol = self.started["pickle_protocol"]
         version = self.started["version"]
         self.interpreter_tag = f"{self.started['implementation']}{version[0]}.{version[1]}"
@@ -129,38 +109,14 @@ class Session:
     def wait_ready(self, channel: Channel) -> ObjectProxy:
         """Wait for the definition; the root's proxy, or the definition's exception raised."""
         root = self._ready(channel)
-        self._attached = self.started
-        self._pool.append(channel)
+        self._attachment.settled = self.started
+        self._pool.free.append(channel)
         return self.proxy(*root)
 
     def _ready(self, channel: Channel) -> tuple[Any, ...]:
-        """The root's reference, once the definition is done with; from then on the channel counts
-        among ours. It is closed where the definition failed."""
-        try:
-            kind, _, body = channel.next_frame()
-            if kind == wire.ERROR:
-                raise exception_of(self, body)
-        except BaseException:
-            channel.close()
-            raise
-        root: tuple[Any, ...]
-        root, channel.connection_id = pickle.loads(body)
-        channel.sock.settimeout(None)
-        self._channels[id(channel)] = channel
+        root = self._attachment.ready(self, channel)
+        self._pool.add(channel)
         return root
-
-    def _hello(self, role: str) -> bytes:
-        fields = (
-            wire.PROTOCOL,
-            self.session_id,
-            role,
-            os.getpid(),
-            pickle.HIGHEST_PROTOCOL,
-            self.parent_id,
-            buffers.can_borrow(),
-        )
-        frame: bytes = wire.frame(wire.HELLO, pickle.dumps(fields, 2))
-        return frame
 
     def leave_unused(self, channel: Channel) -> None:
         """Let go of a session that never came to have a proxy in use."""
@@ -170,7 +126,7 @@ class Session:
     def listen(self) -> None:
         """Have what happens between calls noticed: output, released proxies, the daemon's end."""
         sock = open_socket(self.path)
-        sock.sendall(self._hello(wire.ROLE_EVENTS))
+        sock.sendall(self._attachment.hello(wire.ROLE_EVENTS))
         self._events = background.listen(self, sock)
 
     # --- requests ---
@@ -193,15 +149,15 @@ class Session:
         channel: Channel | None = None
         is_nested = False
         try:
-            if self.nested and (channel := self._nested_channel()) is not None:
+            if self.nested and (channel := self._pool.nested_here()) is not None:
                 is_nested = True
                 channel.is_in_step = False
                 flags |= wire.NESTED
-            elif self._oneways:
-                channel = self._channel_after_oneways()
+            elif self._pool.oneways:
+                channel = self._pool.after_oneways()
             else:
                 try:
-                    channel = self._pool.pop()
+                    channel = self._pool.free.pop()
                 except IndexError:
                     channel = self._new_channel()
             references = self._references
@@ -283,22 +239,9 @@ class Session:
 
     # --- channels ---
 
-    def _nested_channel(self) -> Channel | None:
-        """That of the call whose callback this thread runs, if it does."""
-        channel = self.nested.get(threading.get_ident())
-        if channel is not None:
-            from ..kernel.callbacks import need_room
-
-            need_room()
-        return channel
-
     def borrow(self) -> tuple[Channel, int]:
         """A channel for requests of this thread, and the flags that these need on it."""
-        nested = self._nested_channel()
-        if nested is not None:
-            nested.is_in_step = False
-            return nested, wire.NESTED
-        return self._channel_after_oneways(), 0
+        return self._pool.borrow()
 
     def give_back(self, channel: Channel) -> None:
         """What was borrowed is free again, its requests answered."""
@@ -320,8 +263,7 @@ class Session:
     ) -> BaseException | None:
         """The exception to raise where an exchange was broken off by `error`. None where the
         request has not run, and may: the session is attached to the next daemon."""
-        if channel is not None and channel.carries_oneways:
-            self._oneways[threading.get_ident()] = None
+        self._pool.gave_up(channel)
         if isinstance(error, ChannelClosed | NotRun):
             self._discard(channel)
             if scope is not None and scope.ends_by_cancel():
@@ -375,29 +317,25 @@ class Session:
             self.request(wire.DESCRIBE, (wire.ROOT,))  # answered when those before have been made
             self._references.used()
             self._references.use(oids)
-        ident = threading.get_ident()
-        channel = self._nested_channel()
+        channel = self._pool.nested_here()
         if channel is not None:
             flags |= wire.NESTED
-        else:
-            channel = self._oneways.get(ident)
         try:
             if channel is None:
-                channel = self._oneways[ident] = self._channel_after_oneways()
-                channel.carries_oneways = True
+                channel = self._pool.for_oneways()
             channel.number += 1
             channel.is_in_step = False
             channel.send_within(scope, wire.frame(kind, body, flags))
             channel.is_in_step = True
         except ChannelClosed as closed:
-            self._oneways.pop(ident, None)
+            self._pool.oneways.pop(threading.get_ident(), None)
             is_nested = bool(flags & wire.NESTED)
             failure = self.broken(channel, closed, scope, kind, request, is_nested)
             if failure is not None:
                 raise failure from closed
         except BaseException as error:
             # Half of it may have been sent; the calls before it are carried out all the same.
-            self._oneways[ident] = None
+            self._pool.oneways[threading.get_ident()] = None
             self._discard(channel)
             if isinstance(error, Overdue) and scope is not None:
                 raise overdue(self.name, scope, kind, request, error.how) from None
@@ -406,28 +344,10 @@ class Session:
             return
         self.send_oneway(kind, request)  # in the next daemon: this one did not take it
 
-    def _channel_after_oneways(self) -> Channel:
-        """A channel on which a request comes after the one-way calls of this thread."""
-        try:
-            return self._oneways.pop(threading.get_ident()) or self._new_channel()
-        except KeyError:
-            return self._free_channel()
-
-    def _free_channel(self) -> Channel:
-        try:
-            return self._pool.pop()
-        except IndexError:
-            return self._new_channel()
-
     def _new_channel(self) -> Channel:
         try:
             channel = self.connect()
-            if self.run != run_of(self._attached):
-                # It died and was started anew, and nobody here has noticed, as in a forked child:
-                # the numbers that we have for objects are others' there.
-                channel.close()
-                self.started = self._attached
-                raise ChannelClosed
+            self._attachment.check_run(channel)
             if self._events is None:
                 self.listen()  # in a forked child
         except CallTimeout:
@@ -445,7 +365,7 @@ class Session:
         if self.gone is not None:
             self._discard(channel)
             return
-        self._pool.append(channel)
+        self._pool.free.append(channel)
         if not self._references.alive:
             self.close()  # the last proxy went while this call was under way
         elif self._references.released or self.has_news:
@@ -501,17 +421,17 @@ class Session:
 
     def _attach_anew(self, reach: Callable[[Session], Channel]) -> None:
         before = self.started
-        self.session_id, self.parent_id = os.urandom(8).hex(), None
+        self._attachment.begin_anew()
         channel = reach(self)
         if self.started["digest"] != before["digest"]:
             channel.close()
-            now, self.started = self.started, before
+            now, self._attachment.started = self.started, before
             raise StaleReference(
                 f"daemon {self.name!r} was replaced by one of another definition"
                 f" ({now['summary']}): attach to it anew"
             )
         _, type_id, _, description = self._ready(channel)
-        self._attached = self.started
+        self._attachment.settled = self.started
         self._references.learn(type_id, description)
         before_events, self._events = self._events, None
         try:
@@ -521,14 +441,13 @@ class Session:
             raise
         if before_events is not None:
             before_events.leave()  # should that daemon live: it is of no more use to us
-        self._pool.append(channel)
+        self._pool.free.append(channel)
         self.gone = None
 
     def _discard(self, channel: Channel | None) -> None:
         if channel is None:
             return
-        self._channels.pop(id(channel), None)
-        channel.close()
+        self._pool.discard(channel)
         if self._lending is not None:
             self._lending.channel_is_over(channel)
 
@@ -554,14 +473,13 @@ class Session:
         True if it is to be called again in a while."""
         if self.gone is not None:
             return False
-        oneways = sum(channel is not None for channel in list(self._oneways.values()))
-        if not self._references.alive and len(self._pool) + oneways == len(self._channels):
+        if not self._references.alive and self._pool.is_at_rest:
             self.close()
             return False
         is_left = self._lending is not None and self._lending.trim()
         while self._references.released or self.has_news:
             try:
-                channel = self._pool.pop()
+                channel = self._pool.free.pop()
             except IndexError:
                 break  # the call under way will see to it at its end
             frame = self._references.release_frame()
@@ -573,7 +491,7 @@ class Session:
                 self._references.put_back(frame)
                 if news and self._lending is not None:
                     self._lending.not_sent(channel)
-                self._pool.append(channel)
+                self._pool.free.append(channel)
                 break
             except OSError:
                 self._discard(channel)
@@ -616,10 +534,9 @@ class Session:
         self.gone = "was left by this process"
         _SESSIONS.discard(self)
         log("debug", "[DaemonProxy] last proxy of daemon %r is gone, leaving it", self.name)
-        for reference in self._channels.valuerefs():  # a list, as other threads may still call
-            self._discard(reference())
-        self._pool.clear()
-        self._oneways.clear()
+        for channel in self._pool.open():
+            self._discard(channel)
+        self._pool.empty()
         self._end_lending()
         if self._events is not None:
             self._events.leave()
@@ -641,10 +558,8 @@ class Session:
         if self.line is not None:
             error = death or DaemonDied(f"daemon {self.name!r} {reason}")
             self.line.daemon_ended(error, comes_back=comes_back)
-        for channel in [*self._pool, *self._oneways.values()]:
+        for channel in self._pool.empty():
             self._discard(channel)
-        self._pool.clear()
-        self._oneways.clear()
         self._callbacks = None
         self._end_lending()
         self._references.bury(Epitaph(self.name, self.started, reason))
@@ -665,14 +580,7 @@ class Session:
 
     def forked(self) -> None:
         """In a forked child: the connections are the parent's, and so are its answers."""
-        for reference in self._channels.valuerefs():
-            channel = reference()
-            if channel is not None:
-                channel.close()
-        self._channels.clear()
-        self._pool.clear()
-        self._oneways.clear()
-        self.nested.clear()
+        self._pool.forked()
         self._callbacks = None  # those that are in use run in the parent
         self._lending = None  # the segments are the parent's
         self._unread.clear()
@@ -684,9 +592,7 @@ class Session:
             self._events.sock.close()
             self._events = None
         self._references.forked()
-        if self._is_attached:
-            self.parent_id, self._is_attached = self.session_id, False
-        self.session_id = os.urandom(8).hex()
+        self._attachment.forked()
 
 
 # Those with a proxy. Held here, not by their proxies alone: when a proxy goes as part of a cycle,

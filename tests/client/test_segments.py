@@ -251,7 +251,7 @@ def test_ctrl_c_right_after_the_sending(daemon: Any, monkeypatch: pytest.MonkeyP
 @contextmanager
 def on_another_channel(daemon: Any) -> Iterator[None]:
     """Than what was lent so far, which would be forgotten with it."""
-    pool = reference_of(daemon).session._pool
+    pool = reference_of(daemon).session._pool.free
     aside = pool[:]
     pool.clear()
     yield

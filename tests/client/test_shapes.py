@@ -282,13 +282,13 @@ def test_oneway_calls_come_before_what_follows_one_that_was_given_up(
     """Though their connection was closed with that call, and the daemon looks at another first."""
     session: Any = reference_of(m).session
     note, events, identity, stubborn = m.note, m.events, m.identity, m.stubborn
-    (first,) = session._pool
-    session._pool += [session._new_channel() for _ in range(2)]
+    (first,) = session._pool.free
+    session._pool.free += [session._new_channel() for _ in range(2)]
     path = tmp_path / "go"
 
     def is_asked() -> bool:
         unread = fcntl.ioctl(first.sock, termios.TIOCOUTQ, bytes(4))
-        return unread != bytes(4) or len(session._channels) == 3
+        return unread != bytes(4) or len(session._pool.open()) == 3
 
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(stubborn, str(path))

@@ -100,8 +100,7 @@ def test_a_call_that_waits_is_made_in_the_restarted_daemon(
 
 
 def _channels(root: spawny.ObjectProxy) -> list[object]:
-    channels = reference_of(root).session._channels
-    return [channel for each in channels.valuerefs() if (channel := each()) is not None]
+    return [*reference_of(root).session._pool.open()]
 
 
 def test_a_daemon_that_ends_while_it_is_attached_to_anew(

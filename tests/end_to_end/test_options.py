@@ -259,7 +259,7 @@ def test_log_of_a_definition_that_failed() -> None:
 
 def test_a_stopped_daemon_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attaching to one does not wait for ever; the error says what may be done."""
-    monkeypatch.setattr("spawny.client.session.GREETING_SECONDS", 0.3)
+    monkeypatch.setattr("spawny.client.attachment.GREETING_SECONDS", 0.3)
     module = spawny.run_script(SCRIPT, name="stopped")
     pid = module.pid()
     pause(pid)
