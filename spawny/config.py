@@ -22,6 +22,9 @@ from .errors import InvalidRequest
 from .settings import Settings, from_table
 from .sizes import size_bytes
 
+# At the top of a file, and as a user writes them.
+_TABLES = {"supervisor": "[supervisor]", "daemons": "[daemons.NAME]"}
+
 
 @dataclass(frozen=True, slots=True)
 class DeclaredDaemon:
@@ -68,6 +71,10 @@ def load(path: Path) -> Config:
     except (OSError, ValueError, RecursionError) as error:  # no TOML, with its line; or no UTF-8
         raise InvalidRequest(f"{path}: {error}") from error
     reading = _Reading(path, text)
+    for key in tables:
+        if key not in _TABLES:
+            known = " and ".join(_TABLES.values())
+            reading.object(f"there is no {key!r} here; there are {known}", key)
     config = Config(_settings(reading, tables), _daemons(reading, tables))
     if reading.problems:
         raise InvalidRequest("\n".join(reading.problems))
@@ -227,6 +234,8 @@ def _definition(
     try:
         if key == "script":
             path = reading.resolved(table["script"])
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError("it is no regular file")
             with tokenize.open(path) as file:  # in the encoding that it declares
                 return ScriptDefinition(file.read(), path), os.path.dirname(path)
         module_path = table.get("module_path")

@@ -22,7 +22,8 @@ def size_bytes(size: int | str | None) -> int | None:
     if isinstance(size, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-zA-Z]*)\s*", size)
         unit = _UNITS.get(match[2].upper()) if match else None
-        found = int(float(match[1]) * unit) if match and unit else 0
+        amount = float(match[1]) * unit if match and unit else 0
+        found = int(amount) if amount < 2**62 else 0
     else:
         found = size if type(size) is int else 0
     if not 0 < found < 2**62:

@@ -38,10 +38,11 @@ def test_what_is_no_regular_file_is_not_waited_for(path: Path) -> None:
         config.load(path)
 
 
-def test_other_tables_are_not_ours(path: Path) -> None:
-    """They are somebody else's matter."""
-    path.write_text("[client]\ncolour = true\n[supervisor]\nlog_files = 5\n")
-    assert config.load(path) == config.Config(Settings(log_files=5), {})
+def test_a_script_that_is_no_regular_file_is_not_waited_for(path: Path) -> None:
+    """The same holds for what a declaration reads."""
+    os.mkfifo(path.parent / "pipe")
+    (found,) = problems(path, "[daemons.web]\nscript = 'pipe'\n")
+    assert found == "2: [daemons.web] script cannot be read: it is no regular file: 'pipe'"
 
 
 def test_a_declared_script(path: Path) -> None:
@@ -120,6 +121,10 @@ def test_a_size_may_be_a_number(path: Path) -> None:
         ("supervisor = 3\n", "1: [supervisor] must be a table"),
         ("\n[supervisor]\nlog_files = 1\nlog_file = 2\n", "4: [supervisor] has no key 'log_file'"),
         ("[supervisor]\nlog_files = 'x'\n", "2: log_files must be a whole number, not 'x'"),
+        (
+            "[supervisor]\n[daemon.web]\nmodule = 'a'\n",
+            "2: there is no 'daemon' here; there are [supervisor] and [daemons.NAME]",
+        ),
         ("daemons = 3\n", "1: daemons must be tables such as [daemons.NAME]"),
         ("[daemons]\nweb = 3\n", "2: [daemons.web] must be a table"),
         ('[daemons."a b"]\n', "1: 'a b' cannot name a daemon"),

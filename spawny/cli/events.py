@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..errors import SupervisorUnavailable
 from ..paths import check_name
 from . import reach
 from .exits import OK
@@ -30,15 +32,16 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def perform(options: argparse.Namespace) -> int:
-    """Show events; Ctrl-C is how this ends."""
+    """Show events, to the end."""
     names = {check_name(name) for name in options.names}
+    events = reach.supervisor().events()
     try:
-        for event in reach.supervisor().events():
+        for event in events:
             # What concerns the supervisor concerns every daemon.
             if not names or not event.name or event.name in names:
                 print(json.dumps(asdict(event)) if options.json else line(event), flush=True)
-    except KeyboardInterrupt:
-        pass
+    except SupervisorUnavailable as end:  # of all that there was to show
+        print(f"spawny: {end}", file=sys.stderr)
     return OK
 
 

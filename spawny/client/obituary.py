@@ -65,7 +65,9 @@ def _how(session: Session, status: DaemonStatus | None) -> tuple[str, int | None
         return f"was killed by {status.signal_name}{why}", None, status.signal_name
     if status.exit_code is not None:
         return f"exited with code {status.exit_code}", status.exit_code, None
-    return f"has ended ({status.reason or status.state})", None, None
+    reason = status.reason or status.state
+    has_verb = reason.startswith("ended ")
+    return f"has {reason}" if has_verb else f"has ended ({reason})", None, None
 
 
 def _last_status(name: str) -> DaemonStatus | None:

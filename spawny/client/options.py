@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -70,7 +71,7 @@ def check_options(options: Mapping[str, Any]) -> None:
             if options[key] == 0:
                 raise InvalidRequest(f"{key} is more than 0 seconds, or None")
     max_calls = options.get("max_calls")
-    if max_calls is not None and (type(max_calls) is not int or max_calls < 1):
+    if max_calls is not None and not (type(max_calls) is int and 1 <= max_calls < 2**62):
         raise InvalidRequest(f"max_calls is a number from 1 on, or None, not {max_calls!r}")
     size_bytes(options.get("max_rss"))
     _check_preload(options.get("preload", ()))
@@ -91,5 +92,5 @@ def _check_preload(names: object) -> None:
 
 def _check_seconds(key: str, value: object) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < float("inf"):  # type: ignore[operator]
+    if not is_number or not 0 <= value <= sys.float_info.max:  # type: ignore[operator]
         raise InvalidRequest(f"{key} is a number of seconds, not {value!r}")

@@ -11,6 +11,7 @@ import pytest
 
 import spawny
 from spawny.cli import main, metrics, status
+from spawny.cli.exits import INTERRUPTED
 from spawny.control import DaemonStatus
 from tests.interpreters import Interpreter
 
@@ -99,7 +100,7 @@ def test_what_status_says() -> None:
 
 
 def test_events_are_shown_as_they_happen(home) -> None:
-    """A line each, at once; Ctrl-C is a good end."""
+    """A line each, at once, until Ctrl-C."""
     spawny.run_script("import os", name="other")
     watcher = subprocess.Popen(
         [sys.executable, "-m", "spawny.cli", "events", "--json", "etl"],
@@ -123,10 +124,27 @@ def test_events_are_shown_as_they_happen(home) -> None:
     assert [each["kind"] for each in seen] == ["started", "ready", "died", "ended"]
     assert seen[2]["detail"].startswith("exited with code 3")
     watcher.send_signal(signal.SIGINT)
-    assert watcher.wait(30) == 0
+    assert watcher.wait(30) == INTERRUPTED
     assert watcher.stderr.read() == ""
     watcher.stdout.close()
     watcher.stderr.close()
+
+
+def test_events_end_with_the_supervisor(home) -> None:
+    """That is all that there was to show, and no error."""
+    supervisor = spawny.connect()
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "spawny.cli", "events"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not select_line(watcher):
+        supervisor.upgrade()
+    supervisor.shutdown()
+    _, said = watcher.communicate(timeout=30)
+    assert watcher.returncode == 0
+    assert "the supervisor" in said
 
 
 def select_line(watcher) -> bool:
