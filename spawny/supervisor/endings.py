@@ -104,7 +104,8 @@ def on_process_exited(fleet: Fleet, event: ProcessExited, now: float) -> None:
     if has_lost_state or record.state is not State.STOPPING:
         fleet.publish("died", record, how)
     if has_lost_state:
-        record = _tell_lost(fleet, record, how)
+        lost = f"daemon {record.name!r} is started anew without its state: it {how}"
+        record = refuse_restarts(fleet, record, lost)
     record = record.moved(Input.EXIT, link=None).lived(
         is_out_of_memory=is_out_of_memory,
         exit_code=event.exit_code,
@@ -118,16 +119,15 @@ def on_process_exited(fleet: Fleet, event: ProcessExited, now: float) -> None:
     sweep(fleet, record.name, now)
 
 
-def _tell_lost(fleet: Fleet, record: Record, how: str) -> Record:
-    """Who has asked for a restart gets one, but not what a restart is to keep."""
+def refuse_restarts(fleet: Fleet, record: Record, message: str) -> Record:
+    """Those who have asked for a restart will not have what they asked for."""
     left: list[Deferrable] = []
     for each in record.deferred:
         if isinstance(each, Requested) and isinstance(each.request, control.RestartDaemon):
-            message = f"daemon {record.name!r} is started anew without its state: it {how}"
             fleet.refuse(each.caller, "SpawnyError", message)
         else:
             left.append(each)
-    return record.changed(deferred=tuple(left))
+    return fleet.put(record.changed(deferred=tuple(left)))
 
 
 def sweep(fleet: Fleet, name: str, now: float) -> None:

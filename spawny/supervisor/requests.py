@@ -62,6 +62,9 @@ def _stop(fleet: Fleet, caller: Caller, request: control.StopDaemon, now: float)
     if record is None:
         fleet.refuse_unknown(caller, request.name)
         return
+    # Who says stop has seen the restart under way, and does not want it.
+    message = f"daemon {request.name!r} was stopped by somebody else before it was started anew"
+    record = endings.refuse_restarts(fleet, record, message)
     fleet.put(record.changed(stoppers=(*record.stoppers, caller)))
     endings.stop(fleet, request.name, now, request.reason, asked_by=request.asked_by)
 

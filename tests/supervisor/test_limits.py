@@ -530,6 +530,21 @@ def test_a_second_restart_joins_the_first(world: World) -> None:
     assert world.record().state is State.READY
 
 
+def test_a_stop_ends_a_restart_under_way(world: World) -> None:
+    """Who says it has seen the restart; whoever asked for that is told."""
+    process = ready(world)
+    restarter = world.ask(control.RestartDaemon("etl"))
+    finder = world.ask(control.FindDaemon("etl"))
+    stopper = world.ask(control.StopDaemon("etl"))
+    said = world.answer(restarter)
+    assert isinstance(said, control.Refused)
+    assert said.message == ("daemon 'etl' was stopped by somebody else before it was started anew")
+    world.exit(process, code=0)
+    assert isinstance(world.answer(stopper), control.Done)
+    assert isinstance(world.answer(finder), control.Refused)
+    assert not world.processes
+
+
 def test_an_order_ends_with_its_link(world: World) -> None:
     """The daemon forgets it, and is told of its limit again."""
     process = ready(world, max_calls=7)
