@@ -227,3 +227,16 @@ def test_the_kernel_keeps_to_the_syntax_of_3_6(path: Path) -> None:
 
 def report(imports: list[Import]) -> str:
     return "; ".join(map(str, imports))
+
+
+@pytest.mark.parametrize("part", ["root", "supervisor"])
+def test_processes_are_started_in_one_place(part: str) -> None:
+    """Or the supervisor would reap them as orphans, from under whoever waits for them."""
+    folder = PACKAGE.glob("*.py") if part == "root" else (PACKAGE / part).rglob("*.py")
+    starting = {
+        path.name
+        for path in folder
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("subprocess.")
+    }
+    assert starting == ({"children.py"} if part == "root" else set())

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from signal import Signals
 
-from .. import control, kernel
+from .. import children, control, kernel
 from ..address import DAEMON_VARIABLE
 from ..paths import Paths
 from . import descriptors, interpreters, logs, proctable
@@ -93,7 +93,7 @@ class Processes:
             return SpawnFailed(request.name, _why_no_log(error))
         try:
             offset = os.fstat(log_fd).st_size
-            child = subprocess.Popen(
+            child = children.start(
                 self._command(request, interpreter),
                 stdin=subprocess.DEVNULL,
                 stdout=log_fd,
@@ -179,7 +179,7 @@ class Processes:
     def _reap_strangers(self) -> None:
         """As pid 1 of a container, or a subreaper, we inherit orphans: nobody else waits for them.
 
-        Those that are watched are left: their exit status is still to be told.
+        Those that somebody waits for are left: their exit status is still to be told.
         """
         if not hasattr(os, "waitid"):
             return  # macOS, which has neither
@@ -187,6 +187,8 @@ class Processes:
             while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 if any(each.identity.pid == found.si_pid for each in self._watched.values()):
                     return  # it has ended a moment ago
+                if children.is_awaited(found.si_pid):
+                    return
                 os.waitpid(found.si_pid, 0)
 
     def _forget(self, watched: _Watched) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from .. import children
 from .events import SuccessorChecked
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Succession:
         """Begin to try it; the verdict where that is known already."""
         self.abandon()
         try:
-            self._child = subprocess.Popen(
+            self._child = children.start(
                 [python, "-m", "spawny.supervisor", "--check"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from spawny import control
+from spawny import children, control
 from spawny.paths import Paths
 from spawny.supervisor import interpreters, proctable
 from spawny.supervisor.events import ChildSpawned, ProcessExited, SessionSwept, SpawnFailed
@@ -234,6 +234,15 @@ def test_orphans_that_were_inherited_are_reaped(site: Site) -> None:
     assert site.wait_exits() == [ProcessExited("exit7", identity, 7, None)]
     site.processes.exited()
     assert proctable.identify(orphan) is None
+
+
+def test_a_child_that_somebody_else_waits_for_is_not_reaped(site: Site) -> None:
+    """Or who waits would find nothing, and take that for a success."""
+    child = children.start([sys.executable, "-c", "raise SystemExit(3)"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    site.processes.exited()
+    assert child.wait() == 3
+    assert not children.is_awaited(child.pid)
 
 
 def test_a_process_that_is_gone_before_it_is_watched(site: Site) -> None:
