@@ -19,11 +19,12 @@ from typing import Any
 from .address import NAME_PATTERN
 from .definitions import ModuleDefinition, ScriptDefinition
 from .errors import InvalidRequest
+from .interpreters import spec
 from .settings import Settings, from_table
 from .sizes import size_bytes
 
 # At the top of a file, and as a user writes them.
-_TABLES = {"supervisor": "[supervisor]", "daemons": "[daemons.NAME]"}
+_TABLES = {"supervisor": "[supervisor]", "daemons": "[daemons.NAME]", "pythons": "[pythons]"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Config:
 
     settings: Settings = field(default_factory=Settings)
     daemons: Mapping[str, DeclaredDaemon] = field(default_factory=dict)
+    pythons: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(path: Path) -> Config:
@@ -63,22 +65,34 @@ def load(path: Path) -> Config:
     Raises `InvalidRequest` with a line for everything that is wrong: file, line, key, and what is
     allowed.
     """
-    try:
-        text = _text_of(path)
-        tables = tomllib.loads(text)
-    except FileNotFoundError:
-        return Config()
-    except (OSError, ValueError, RecursionError) as error:  # no TOML, with its line; or no UTF-8
-        raise InvalidRequest(f"{path}: {error}") from error
-    reading = _Reading(path, text)
+    reading, tables = _read(path)
     for key in tables:
         if key not in _TABLES:
-            known = " and ".join(_TABLES.values())
+            known = ", ".join(_TABLES.values())
             reading.object(f"there is no {key!r} here; there are {known}", key)
-    config = Config(_settings(reading, tables), _daemons(reading, tables))
-    if reading.problems:
-        raise InvalidRequest("\n".join(reading.problems))
+    config = Config(
+        _settings(reading, tables), _daemons(reading, tables), _pythons(reading, tables)
+    )
+    reading.check()
     return config
+
+
+def pythons(path: Path) -> Mapping[str, str]:
+    """The aliases of interpreters in this file, and what they stand for; errors as of `load`."""
+    reading, tables = _read(path)
+    found = _pythons(reading, tables)
+    reading.check()
+    return found
+
+
+def _read(path: Path) -> tuple[_Reading, Mapping[str, Any]]:
+    try:
+        text = _text_of(path)
+        return _Reading(path, text), tomllib.loads(text)
+    except FileNotFoundError:
+        return _Reading(path, ""), {}
+    except (OSError, ValueError, RecursionError) as error:  # no TOML, with its line; or no UTF-8
+        raise InvalidRequest(f"{path}: {error}") from error
 
 
 def _text_of(path: Path) -> str:
@@ -155,6 +169,11 @@ class _Reading:
             self._found = _statements(self._text)
         self.problems.append(f"{self._path}:{_line_of(self._found, keys)}: {problem}")
 
+    def check(self) -> None:
+        """Raise `InvalidRequest` if anything is wrong."""
+        if self.problems:
+            raise InvalidRequest("\n".join(self.problems))
+
     def resolved(self, path: str) -> str:
         return os.path.normpath(os.path.join(self.folder, os.path.expanduser(path)))
 
@@ -173,6 +192,29 @@ def _settings(reading: _Reading, tables: Mapping[str, Any]) -> Settings:
         else:
             good[key] = value
     return from_table(good)
+
+
+def _pythons(reading: _Reading, tables: Mapping[str, Any]) -> dict[str, str]:
+    table = tables.get("pythons", {})
+    if not isinstance(table, dict):
+        reading.object("[pythons] must be a table of names and interpreters", "pythons")
+        return {}
+    found = {}
+    for name, stands_for in table.items():
+        if not NAME_PATTERN.match(name) or spec.parse(name) is not None:
+            wrong = f"{name!r} cannot be an alias: it is no name, or means a version already"
+            reading.object(f"[pythons] {wrong}", "pythons", name)
+        elif not _is_text(stands_for):
+            wrong = f"{name} must be {_KEYS['python'][1]}, not {stands_for!r}"
+            reading.object(f"[pythons] {wrong}", "pythons", name)
+        elif stands_for in table:
+            wrong = f"{name} stands for another alias, {stands_for!r}, which no alias may"
+            reading.object(f"[pythons] {wrong}", "pythons", name)
+        elif os.sep in stands_for or stands_for.startswith("~"):
+            found[name] = reading.resolved(stands_for)
+        else:
+            found[name] = stands_for
+    return found
 
 
 def _daemons(reading: _Reading, tables: Mapping[str, Any]) -> dict[str, DeclaredDaemon]:

@@ -123,7 +123,7 @@ def test_a_size_may_be_a_number(path: Path) -> None:
         ("[supervisor]\nlog_files = 'x'\n", "2: log_files must be a whole number, not 'x'"),
         (
             "[supervisor]\n[daemon.web]\nmodule = 'a'\n",
-            "2: there is no 'daemon' here; there are [supervisor] and [daemons.NAME]",
+            "2: there is no 'daemon' here; there are [supervisor], [daemons.NAME], [pythons]",
         ),
         ("daemons = 3\n", "1: daemons must be tables such as [daemons.NAME]"),
         ("[daemons]\nweb = 3\n", "2: [daemons.web] must be a table"),

@@ -1,0 +1,243 @@
+"""The interpreter that a user means, out of those that there are.
+
+One rule: what is named by a path, a directory, an alias or an environment's name is that one; a
+version is the newest plain interpreter that has it. Plain: no virtual environment, whose packages
+are somebody's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from ..errors import InterpreterNotFound
+from ..paths import locate as locate_files
+from . import places, spec
+from .cache import Cache
+from .found import Found
+from .places import Candidate
+from .probe import Report, probe
+
+# So many are named in a message; `spawny pythons` shows all.
+_SHOWN = 20
+
+Progress = Callable[[int, int], object]
+
+
+def find(text: str, environ: Mapping[str, str], cwd: str) -> Found:
+    """The interpreter that a user with this environment and directory means, ready for a daemon.
+
+    It is executed where it was not before. Raises `InterpreterNotFound`, which lists what there is,
+    or says why it cannot run a daemon.
+    """
+    path = locate(text, environ, cwd)
+    (found,) = _Survey(environ).founds([_candidate_at(path)])
+    if not found.can_run:
+        raise InterpreterNotFound(f"{path} cannot run a daemon: {found.problem}")
+    return found
+
+
+def locate(text: str, environ: Mapping[str, str], cwd: str) -> str:
+    """The path of the interpreter that is meant; interpreters are executed only for a version.
+
+    Raises `InterpreterNotFound`.
+    """
+    meant = _alias(text, environ)
+    path = at_path(meant, environ, cwd)
+    if path is None and not is_path(meant, cwd):
+        path = _by_name(meant, environ, cwd)
+    if path is not None:
+        return path
+    shown = repr(text) if meant == text else f"{text!r} (an alias of {meant!r})"
+    raise InterpreterNotFound(
+        f"there is no Python interpreter {shown}; found were: {_list(environ, cwd)}"
+    )
+
+
+def at_path(text: str, environ: Mapping[str, str], cwd: str) -> str | None:
+    """The interpreter that a path, or the directory of an environment, leads to; nothing is
+    executed. None where there is none, or this is no path."""
+    if not is_path(text, cwd):
+        return None
+    if text == "~" or text.startswith("~" + os.sep):
+        text = environ.get("HOME", "~") + text[1:]
+    # Not realpath: the path of a venv's python is what makes it the venv's.
+    path = os.path.normpath(os.path.join(cwd, text))
+    if os.path.isdir(path):
+        path = places.in_environment(path) or path
+    return path if places.is_executable(path) else None
+
+
+def is_path(text: str, cwd: str) -> bool:
+    """Whether this is a path: by its look, or since there is something of that name. What looks
+    like a version is one; `./3.9` is a path."""
+    if os.sep in text or text.startswith("~"):
+        return True
+    if not text or spec.parse(text) is not None:
+        return False
+    return os.path.exists(os.path.join(cwd, text))
+
+
+def survey(
+    environ: Mapping[str, str],
+    cwd: str,
+    *,
+    refresh: bool = False,
+    progress: Progress | None = None,
+) -> list[Found]:
+    """All interpreters that a user with this environment and directory has, each once.
+
+    `refresh` asks them all again; `progress` is told how many of those that are asked have answered
+    and how many there are.
+    """
+    every = _Survey(environ, refresh=refresh, progress=progress)
+    return every.founds(places.candidates(environ, cwd))
+
+
+class _Survey:
+    """What candidates say of themselves, now or before."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        refresh: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self._environ = environ
+        self._cache = Cache(environ)
+        self._refresh = refresh
+        self._progress = progress
+
+    def founds(self, candidates: Iterable[Candidate], *, ask_again: bool = True) -> list[Found]:
+        """These, each once; `ask_again`: those, too, of which the answer may have changed without a
+        change of their files."""
+        reports: dict[Candidate, Report] = {}
+        asked: dict[str, Candidate] = {}
+        for each in candidates:
+            known = None if self._refresh else self._cache.get(each.path)
+            if known is None or (ask_again and self._cache.is_old(each.path)):
+                asked[each.path] = each
+            reports[each] = known or Report()  # in their order
+        for count, (path, report) in enumerate(probe(list(asked), self._environ), 1):
+            reports[asked[path]] = report
+            self._cache.put(path, report)
+            if self._progress is not None:
+                self._progress(count, len(asked))
+        self._cache.save()
+        return _merged(reports)
+
+
+def _by_name(name: str, environ: Mapping[str, str], cwd: str) -> str | None:
+    wanted = spec.parse(name)
+    if wanted is None:
+        return _environment(name, environ, cwd) or places.on_path(name, environ)
+    # python3.9 is what a shell would execute; a bare pypy is often of Python 2.
+    if spec.is_executable_name(name) and name != "pypy":
+        path = places.on_path(name, environ)
+        if path is not None:
+            return path
+    best = _best(wanted, environ, cwd)
+    return best.path if best else None
+
+
+def _best(wanted: spec.Wanted, environ: Mapping[str, str], cwd: str) -> Found | None:
+    plain = [
+        each
+        for each in places.candidates(environ, cwd)
+        if not each.is_environment and wanted.may_be(os.path.basename(each.path))
+    ]
+    every = _Survey(environ)
+    # One that has hung before is waited for again only if it may be the only one.
+    return _newest(wanted, every.founds(plain, ask_again=False)) or _newest(
+        wanted, every.founds(plain)
+    )
+
+
+def _newest(wanted: spec.Wanted, founds: Iterable[Found]) -> Found | None:
+    fitting = [
+        each
+        for each in founds
+        if each.can_run
+        and not each.environment
+        and wanted.allows(each.implementation, each.version)
+    ]
+    return max(fitting, key=_rank, default=None)
+
+
+def _rank(found: Found) -> tuple[bool, bool, bool, tuple[int, ...], bool]:
+    return (
+        not found.is_prerelease,
+        not found.is_free_threaded,
+        found.implementation == "cpython",
+        found.version,
+        "PATH" in found.sources,
+    )
+
+
+def _environment(name: str, environ: Mapping[str, str], cwd: str) -> str | None:
+    """The interpreter of the environment, or of the installation, that is called so."""
+    named = (each for each in places.candidates(environ, cwd) if each.name == name)
+    return next((each.path for each in named if places.is_executable(each.path)), None)
+
+
+def _alias(text: str, environ: Mapping[str, str]) -> str:
+    """What an alias of the configuration stands for; else the same."""
+    if os.sep in text or spec.parse(text) is not None:
+        return text
+    from .. import config  # which knows what an alias may be called, from here
+
+    return config.pythons(locate_files(environ).config_file).get(text, text)
+
+
+def _candidate_at(path: str) -> Candidate:
+    prefix = os.path.dirname(os.path.dirname(path))
+    is_environment = os.path.isfile(os.path.join(prefix, "pyvenv.cfg"))
+    return Candidate(path, (), os.path.basename(prefix) if is_environment else "", is_environment)
+
+
+def _merged(reports: Mapping[Candidate, Report]) -> list[Found]:
+    """Each once: a script that leads to an interpreter is no other one."""
+    merged: dict[tuple[str, str], Found] = {}
+    for candidate, report in reports.items():
+        each = _found(candidate, report)
+        itself = os.path.realpath(report.executable) if report.executable else each.path
+        before = merged.get((itself, each.prefix))
+        if before is not None:
+            real = each if os.path.realpath(each.path) == itself else before
+            sources = tuple(dict.fromkeys(before.sources + each.sources))
+            each = replace(real, sources=sources)
+        merged[itself, each.prefix] = each
+    return list(merged.values())
+
+
+def _found(candidate: Candidate, report: Report) -> Found:
+    is_environment = candidate.is_environment or report.prefix != report.base_prefix
+    name = candidate.name or os.path.basename(report.prefix)
+    return Found(
+        path=candidate.path,
+        version=report.version,
+        version_text=report.version_text,
+        implementation=report.implementation,
+        prefix=report.prefix,
+        base_prefix=report.base_prefix,
+        environment=name if is_environment else "",
+        sources=candidate.sources,
+        problem=report.problem,
+        remark=report.remark,
+        is_prerelease=report.is_prerelease,
+        is_free_threaded=report.is_free_threaded,
+    )
+
+
+def _list(environ: Mapping[str, str], cwd: str) -> str:
+    """What a user could have meant, for a message."""
+    there = places.candidates(environ, cwd)
+    plain = _Survey(environ).founds(each for each in there if not each.is_environment)
+    good = sorted((each for each in plain if each.can_run), key=_rank, reverse=True)
+    shown = [f"{each.implementation} {each.version_text} ({each.path})" for each in good]
+    shown += [f"{each.path} ({each.problem})" for each in plain if not each.can_run]
+    shown += [f"the environment {each.name}" for each in there if each.is_environment]
+    more = f" and {len(shown) - _SHOWN} more: see spawny pythons" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more or "none at all"
