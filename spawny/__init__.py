@@ -91,6 +91,8 @@ if TYPE_CHECKING:
     from .errors import (
         VersionMismatch as VersionMismatch,
     )
+    from .interpreters.choose import pythons as pythons
+    from .interpreters.found import Found as Found
 
 _HOME_OF = {
     "aio": ".client.aio",
@@ -133,6 +135,8 @@ _HOME_OF = {
     "UnsafePath": ".errors",
     "UpgradeFailed": ".errors",
     "VersionMismatch": ".errors",
+    "pythons": ".interpreters.choose",
+    "Found": ".interpreters.found",
 }
 
 __all__ = [*_HOME_OF, "__version__"]  # noqa: PLE0604 (all of them are strings)

@@ -14,7 +14,20 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import DaemonNotFound, InvalidRequest, SupervisorUnavailable
-from . import config, events, lifecycle, logs, metrics, ps, run, status, supervisor, version, why
+from . import (
+    config,
+    events,
+    lifecycle,
+    logs,
+    metrics,
+    ps,
+    pythons,
+    run,
+    status,
+    supervisor,
+    version,
+    why,
+)
 from .exits import FAILED, INTERRUPTED, NO_DAEMON, NO_SUPERVISOR, OK, USAGE
 
 _EPILOG = f"""\
@@ -94,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
         logs,
         events,
         metrics,
+        pythons,
         config,
         supervisor,
         version,

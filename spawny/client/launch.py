@@ -10,7 +10,6 @@ Every script that attaches loads this file, so what only a start needs is import
 from __future__ import annotations
 
 import os
-import re
 import sys
 
 from ..address import call_socket, check_name, runtime_directory
@@ -43,10 +42,11 @@ def run_script(
 ) -> ObjectProxy:
     """Run the text of a script in a daemon; the proxy of the module that it makes.
 
-    `python_exe` is a path, a directory of a virtual environment or a version such as `"3.9"`;
-    default is the caller's interpreter. See `Options` for the rest. An exception in the script is
-    raised here as itself, with the remote traceback as its cause; `DaemonStartError` is raised
-    where the interpreter did not come up, `InterpreterNotFound` where there is none.
+    `python_exe` is a path, the directory or the name of an environment, a version such as `"3.9"`,
+    `">=3.8,<3.12"` or `"pypy"`, or an alias; default is the caller's interpreter. See `Options` for
+    the rest. An exception in the script is raised here as itself, with the remote traceback as its
+    cause; `DaemonStartError` is raised where the interpreter did not come up, `InterpreterNotFound`
+    where there is none.
     """
     from ..definitions import ScriptDefinition
 
@@ -221,27 +221,47 @@ def _attach_to_same(name: str, definition: Definition, python: str | None) -> Ob
 
 
 def _absolute_python(python_exe: str | os.PathLike[str] | None) -> str | None:
-    """A path as an absolute one, since the supervisor works elsewhere; a version as it is."""
+    """A path as an absolute one, since the supervisor works elsewhere; all else as it is."""
     if python_exe is None:
         return None
     if not isinstance(python_exe, (str, os.PathLike)):
-        raise InvalidRequest(f"python_exe is a path or a version such as '3.9', not {python_exe!r}")
+        raise InvalidRequest(
+            "python_exe is a path, a version such as '3.9', or the name of an environment or an"
+            f" alias, not {python_exe!r}"
+        )
     python = os.path.expanduser(os.fspath(python_exe))
-    if os.sep in python or os.path.exists(python):
+    is_path = os.sep in python or isinstance(python_exe, os.PathLike)
+    if is_path or (os.path.exists(python) and _is_here(python)):
         return os.path.abspath(python)  # not resolved: a venv is told by its own path
     return python
 
 
+def _is_here(name: str) -> bool:
+    """Whether a name means what the directory has of that name: not where it is an alias or looks
+    like a version, nor if that is no interpreter or environment."""
+    from ..interpreters.choose import at_path, dealiased
+
+    return dealiased(name) == name and at_path(name, os.environ, os.getcwd()) is not None
+
+
 def _is_interpreter(python: str, found: Mapping[str, Any]) -> bool:
-    """Is the interpreter that a daemon reports the one asked for?"""
-    if os.sep in python:
-        executable: str = found["executable"]
-        return executable == python or os.path.dirname(os.path.dirname(executable)) == python
-    match = re.fullmatch(r"(python|pypy|)-?([\d.]*)", python)
-    if match is None:
-        return False
-    implementation = match[1] if match[1] == "pypy" else "cpython"
-    wanted = [int(part) for part in match[2].split(".") if part]
-    if implementation != found["implementation"]:
-        return False
-    return bool(wanted == found["version"][: len(wanted)])
+    """Is the interpreter that a daemon reports the one asked for? Nothing is executed for this."""
+    from ..interpreters.spec import parse
+
+    wanted = None if os.sep in python else parse(python)
+    if wanted is not None:
+        return wanted.allows(found["implementation"], tuple(found["version"]))
+    executable: str = found["executable"]
+    if python in (executable, os.path.dirname(os.path.dirname(executable))):
+        return True
+    from ..interpreters.choose import dealiased, look
+    from ..interpreters.places import key_of
+
+    meant = dealiased(python)
+    if meant != python:
+        return _is_interpreter(meant, found)
+    try:
+        path = look(python, os.environ, os.getcwd())
+    except FileNotFoundError:  # the directory was deleted
+        path = None
+    return path is not None and key_of(path) == key_of(executable)

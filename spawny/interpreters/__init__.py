@@ -13,10 +13,17 @@ if TYPE_CHECKING:
 
     from .choose import find as find
     from .choose import locate as locate
+    from .choose import pythons as pythons
     from .choose import survey as survey
     from .found import Found as Found
 
-_HOME_OF = {"find": "choose", "locate": "choose", "survey": "choose", "Found": "found"}
+_HOME_OF = {
+    "find": "choose",
+    "locate": "choose",
+    "pythons": "choose",
+    "survey": "choose",
+    "Found": "found",
+}
 
 __all__ = [*_HOME_OF]  # noqa: PLE0604 (all of them are strings)
 

@@ -31,11 +31,11 @@ class Cache:
     """The reports of one user, in a file that is read once.
 
     Args:
-        environ: Says where the file is, and which libraries interpreters load.
+        environ: Says which libraries interpreters load.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._file = locate(environ).cache / "interpreters.json"
+        self._file = locate().cache / "interpreters.json"
         # The one variable that decides whether an interpreter starts at all.
         self._libraries = environ.get("LD_LIBRARY_PATH", "")
         self._entries = self._read()

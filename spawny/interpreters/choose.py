@@ -25,40 +25,75 @@ _SHOWN = 20
 Progress = Callable[[int, int], object]
 
 
-def find(text: str, environ: Mapping[str, str], cwd: str) -> Found:
+def pythons(*, refresh: bool = False, progress: Progress | None = None) -> list[Found]:
+    """The Python interpreters on this machine, the first choices first: plain ones, then
+    environments, then those that cannot run a daemon.
+
+    Each is executed once, and again when its file has changed or with `refresh`; one that hangs
+    costs 5 seconds. `progress` is called with how many have answered, out of how many.
+    """
+    found = survey(os.environ, _directory(), refresh=refresh, progress=progress)
+    found.sort(key=lambda each: (each.can_run, not each.environment, _rank(each)), reverse=True)
+    return found
+
+
+def find(
+    text: str,
+    environ: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    *,
+    refresh: bool = False,
+) -> Found:
     """The interpreter that a user with this environment and directory means, ready for a daemon.
 
-    It is executed where it was not before. Raises `InterpreterNotFound`, which lists what there is,
-    or says why it cannot run a daemon.
+    By default those of this process. It is executed where it was not before; `refresh`: in any
+    case. Raises `InterpreterNotFound`, which lists what there is, or says why it cannot run a
+    daemon.
     """
+    environ = os.environ if environ is None else environ
+    cwd = _directory() if cwd is None else cwd
     path = locate(text, environ, cwd)
-    (found,) = _Survey(environ).founds([_candidate_at(path)])
+    (found,) = _Survey(environ, refresh=refresh).founds([_candidate(path, environ, cwd)])
     if not found.can_run:
         raise InterpreterNotFound(f"{path} cannot run a daemon: {found.problem}")
     return found
 
 
 def locate(text: str, environ: Mapping[str, str], cwd: str) -> str:
-    """The path of the interpreter that is meant; interpreters are executed only for a version.
+    """The path of the interpreter that is meant; others are executed only to find a version.
 
     Raises `InterpreterNotFound`.
     """
-    meant = _alias(text, environ)
-    path = at_path(meant, environ, cwd)
-    if path is None and not is_path(meant, cwd):
-        path = _by_name(meant, environ, cwd)
+    path = look(text, environ, cwd)
     if path is not None:
         return path
+    meant = dealiased(text)
     shown = repr(text) if meant == text else f"{text!r} (an alias of {meant!r})"
     raise InterpreterNotFound(
         f"there is no Python interpreter {shown}; found were: {_list(environ, cwd)}"
     )
 
 
+def look(text: str, environ: Mapping[str, str], cwd: str) -> str | None:
+    """As `locate`, or None."""
+    meant = dealiased(text)
+    path = at_path(meant, environ, cwd)
+    return path if path or _is_path(meant) else _by_name(meant, environ, cwd)
+
+
+def dealiased(text: str) -> str:
+    """What an alias of the configuration stands for; the text itself, where it is none."""
+    if not text or _is_path(text) or spec.parse(text) is not None:
+        return text
+    from .. import config  # which knows what an alias may be called, from here
+
+    return config.pythons(locate_files().config_file).get(text, text)
+
+
 def at_path(text: str, environ: Mapping[str, str], cwd: str) -> str | None:
     """The interpreter that a path, or the directory of an environment, leads to; nothing is
-    executed. None where there is none, or this is no path."""
-    if not is_path(text, cwd):
+    executed. None where there is none, or for what looks like a version: `./3.9` is a path."""
+    if not text or (not _is_path(text) and spec.parse(text) is not None):
         return None
     if text == "~" or text.startswith("~" + os.sep):
         text = environ.get("HOME", "~") + text[1:]
@@ -69,14 +104,8 @@ def at_path(text: str, environ: Mapping[str, str], cwd: str) -> str | None:
     return path if places.is_executable(path) else None
 
 
-def is_path(text: str, cwd: str) -> bool:
-    """Whether this is a path: by its look, or since there is something of that name. What looks
-    like a version is one; `./3.9` is a path."""
-    if os.sep in text or text.startswith("~"):
-        return True
-    if not text or spec.parse(text) is not None:
-        return False
-    return os.path.exists(os.path.join(cwd, text))
+def _is_path(text: str) -> bool:
+    return os.sep in text or text.startswith("~")
 
 
 def survey(
@@ -93,6 +122,13 @@ def survey(
     """
     every = _Survey(environ, refresh=refresh, progress=progress)
     return every.founds(places.candidates(environ, cwd))
+
+
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was deleted
+        return os.sep
 
 
 class _Survey:
@@ -131,6 +167,8 @@ class _Survey:
 
 def _by_name(name: str, environ: Mapping[str, str], cwd: str) -> str | None:
     wanted = spec.parse(name)
+    if not name:
+        return None
     if wanted is None:
         return _environment(name, environ, cwd) or places.on_path(name, environ)
     # python3.9 is what a shell would execute; a bare pypy is often of Python 2.
@@ -182,19 +220,10 @@ def _environment(name: str, environ: Mapping[str, str], cwd: str) -> str | None:
     return next((each.path for each in named if places.is_executable(each.path)), None)
 
 
-def _alias(text: str, environ: Mapping[str, str]) -> str:
-    """What an alias of the configuration stands for; else the same."""
-    if os.sep in text or spec.parse(text) is not None:
-        return text
-    from .. import config  # which knows what an alias may be called, from here
-
-    return config.pythons(locate_files(environ).config_file).get(text, text)
-
-
-def _candidate_at(path: str) -> Candidate:
-    prefix = os.path.dirname(os.path.dirname(path))
-    is_environment = os.path.isfile(os.path.join(prefix, "pyvenv.cfg"))
-    return Candidate(path, (), os.path.basename(prefix) if is_environment else "", is_environment)
+def _candidate(path: str, environ: Mapping[str, str], cwd: str) -> Candidate:
+    """Where it was found, if it was not given as a path."""
+    there = places.candidates(environ, cwd)
+    return next((each for each in there if each.path == path), Candidate(path, ("path",)))
 
 
 def _merged(reports: Mapping[Candidate, Report]) -> list[Found]:

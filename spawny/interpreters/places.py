@@ -20,7 +20,9 @@ _DISTRIBUTION = ("/usr/local/bin", "/usr/bin", "/bin", "/opt/homebrew/bin")
 # With a directory for each interpreter.
 _DISTRIBUTIONS = ("/opt", "/opt/python", "/Library/Frameworks/Python.framework/Versions")
 
+# Below the home, and for all users.
 _CONDA = ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "micromamba", "conda")
+_CONDA_BASES = tuple(f"/opt/{name}" for name in _CONDA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ def _conda(home: _Home, environ: Mapping[str, str]) -> Iterator[Candidate]:
     executable = environ.get("CONDA_EXE", "")
     bases = [os.path.dirname(os.path.dirname(executable)) if executable else ""]
     bases += [environ.get(name, "") for name in ("MAMBA_ROOT_PREFIX", "CONDA_ROOT")]
-    bases += [home.at(name) for name in _CONDA] + [f"/opt/{name}" for name in _CONDA]
+    bases += [*(home.at(name) for name in _CONDA), *_CONDA_BASES]
     for base in filter(None, bases):
         yield from _conda_base(base, "conda")
     if active := environ.get("CONDA_PREFIX"):

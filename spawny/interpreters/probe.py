@@ -25,8 +25,9 @@ _PROBER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "prober.py")
 _KERNEL = os.path.join(os.path.dirname(os.path.dirname(_PROBER)), "kernel")
 
 # They would have it start another interpreter, or load packages of another one. A daemon that runs
-# under another interpreter than its client does not have them, either.
-_DROPPED = ("PYTHON", "VIRTUAL_ENV", "CONDA_", "__PYVENV_LAUNCHER__", "PYENV_VERSION")
+# under another interpreter than its client does not have them, either. Nor is it what the client is
+# a daemon of.
+_DROPPED = ("SPAWNY_", "PYTHON", "VIRTUAL_ENV", "CONDA_", "__PYVENV_LAUNCHER__", "PYENV_VERSION")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def _ask(
                 for line in prober.stdout:
                     told = json.loads(line)
                     del left[told["path"]]
-                    yield told["path"], _report(told)
+                    yield told["path"], _report(told, seconds)
             except (BrokenPipeError, ValueError, KeyError):
                 pass  # it was killed
             finally:
@@ -120,7 +121,7 @@ def _is_kept(name: str) -> bool:
     return not name.startswith(_DROPPED)
 
 
-def _report(told: Mapping[str, object]) -> Report:
+def _report(told: Mapping[str, object], seconds: float) -> Report:
     """From what the prober tells of one."""
     path = str(told["path"])
     if told.get("error"):
@@ -131,7 +132,7 @@ def _report(told: Mapping[str, object]) -> Report:
         is_itself = os.path.realpath(report.executable) == os.path.realpath(path)
         return report if is_itself else replace(report, is_passing=True)
     if told.get("late"):
-        return Report(problem=f"it did not answer within {SECONDS:g} s", is_passing=True)
+        return Report(problem=f"it did not answer within {seconds:g} s", is_passing=True)
     if told.get("endless"):
         return Report(problem="it prints without end")
     return Report(problem=_why_no_answer(told.get("code"), str(told.get("stderr", ""))))

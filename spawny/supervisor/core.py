@@ -112,6 +112,10 @@ class Core:
             deferred = fleet.again.pop(0)
             _DECISIONS[type(deferred)](fleet, deferred, now)
 
+    def touch(self, now: float) -> None:
+        """Somebody asked for something that is still being looked up."""
+        self.fleet.touched_at = now
+
     @property
     def is_shutting_down(self) -> bool:
         return self.fleet.shutting_down

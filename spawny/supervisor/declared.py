@@ -17,25 +17,36 @@ from .events import Declared, ReloadRequested
 from .values import Caller
 
 
-def load(path: Path, idle_exit: float | None) -> tuple[Settings, dict[str, Declared]]:
-    """The figures and the declared daemons of a file; raises `InvalidRequest`."""
+def read(
+    path: Path, idle_exit: float | None
+) -> tuple[Settings, Mapping[str, config.DeclaredDaemon]]:
+    """The figures and the daemons of a file; raises `InvalidRequest`."""
     found = config.load(path)
     figures = found.settings
     if idle_exit is not None:
         figures = replace(figures, idle_exit_seconds=idle_exit)
-    folder = str(path.parent)
-    return figures, {name: _declared(each, folder) for name, each in found.daemons.items()}
+    return figures, found.daemons
+
+
+def resolve(daemons: Mapping[str, config.DeclaredDaemon], folder: str) -> dict[str, Declared]:
+    """With their interpreters, which may take seconds to be found; `folder` is the file's."""
+    return {name: _declared(each, folder) for name, each in daemons.items()}
 
 
 def reload(
     path: Path, idle_exit: float | None, caller: Caller | None, dry_run: bool
 ) -> ReloadRequested:
-    """The same for a supervisor that runs; never raises."""
+    """Both for a supervisor that runs."""
     try:
-        figures, daemons = load(path, idle_exit)
+        figures, daemons = read(path, idle_exit)
     except InvalidRequest as error:
-        return ReloadRequested(caller, dry_run, Settings(), {}, str(error))
-    return ReloadRequested(caller, dry_run, figures, daemons)
+        return not_reloaded(caller, dry_run, str(error))
+    return ReloadRequested(caller, dry_run, figures, resolve(daemons, str(path.parent)))
+
+
+def not_reloaded(caller: Caller | None, dry_run: bool, problem: str) -> ReloadRequested:
+    """That it could not be read."""
+    return ReloadRequested(caller, dry_run, Settings(), {}, problem)
 
 
 def _declared(daemon: config.DeclaredDaemon, folder: str) -> Declared:

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from .. import __version__, control, settings
+from .. import __version__, config, control, settings
 from ..address import DAEMON_VARIABLE
 from ..errors import InterpreterNotFound, InvalidRequest, SpawnyError
 from ..paths import Paths, check_name, check_socket_path, locate, make_private
@@ -40,6 +40,7 @@ from .handover import Handover
 from .journal import Journal
 from .lifecycle import State
 from .links import Links
+from .lookups import Lookups
 from .perform import Performer
 from .premises import Premises
 from .processes import BOOT, Processes
@@ -53,6 +54,9 @@ logger = logging.getLogger(__name__)
 _CONTROL_SOCKET = "control"
 
 EXIT_ALREADY_RUNNING = 3
+
+# They wait for what came earlier about the same daemon.
+_ABOUT_ONE = control.FindDaemon | control.StopDaemon | control.RestartDaemon
 
 # So many turns of the loop that fail in a row are no accident of one message: the daemons fare
 # better under a new supervisor.
@@ -103,6 +107,7 @@ class Supervisor:
         self._daemons = Links(
             paths.link_socket, None if before is None else _inherited(before.link_fd)
         )
+        self._lookups = Lookups()
         self._descriptor_limit = descriptor_limit
         self._processes = Processes(paths, boot, descriptor_limit=descriptor_limit)
         self._journal = Journal(paths.journal)
@@ -147,16 +152,31 @@ class Supervisor:
             self._feed(event)
         adoption.poke_daemons(self._paths, frozenset(living))
 
-    def configure(self, daemons: Mapping[str, events.Declared]) -> None:
+    def configure(self, daemons: Mapping[str, config.DeclaredDaemon]) -> None:
         """Know the daemons of the configuration, and start those that are to be; after `adopt`."""
-        self._feed(events.Configured(daemons, is_first=self._before is None))
+
+        def configured(found: Mapping[str, events.Declared]) -> events.Configured:
+            return events.Configured(found, is_first=self._before is None)
+
+        if not daemons:
+            self._feed(configured({}))
+            return
+        folder = str(self._paths.config)
+        self._lookups.begin(
+            None,
+            lambda: configured(declared.resolve(daemons, folder)),
+            lambda problem: configured({}),
+        )
 
     def _reload(self, caller: Caller | None, dry_run: bool) -> None:
         if not dry_run:
             self._notifier.reloading()
-        self._feed(declared.reload(self._paths.config_file, self._idle_exit, caller, dry_run))
-        if not dry_run:
-            self._notifier.ready("serving")
+        path, idle_exit = self._paths.config_file, self._idle_exit
+        self._lookups.begin(
+            None,
+            lambda: declared.reload(path, idle_exit, caller, dry_run),
+            lambda problem: declared.not_reloaded(caller, dry_run, problem),
+        )
 
     def serve(self) -> str:
         """Serve until there is a reason to end, and answer it."""
@@ -200,6 +220,7 @@ class Supervisor:
         self._notifier.stopping(self._performer.exit_reason or "")
         self._premises.remove()
         self._performer.succession.abandon()
+        self._lookups.close()
         self._daemons.close_all()
         self._clients.close()
 
@@ -207,7 +228,8 @@ class Supervisor:
 
     def _turn(self, wakeup: socket.socket) -> None:
         exits = self._processes.fds()
-        watched = [(wakeup.fileno(), READABLE), *((fd, READABLE) for fd in exits)]
+        watched = [(wakeup.fileno(), READABLE), (self._lookups.fileno(), READABLE)]
+        watched += [(fd, READABLE) for fd in exits]
         watched += [
             (fd, READABLE | WRITABLE if writes else READABLE) for fd, writes in self._daemons.fds()
         ]
@@ -216,6 +238,8 @@ class Supervisor:
         for fd, flags in ready.items():
             if fd == wakeup.fileno():
                 self._take_signals(wakeup)
+            elif fd == self._lookups.fileno():
+                self._take_lookups()
             elif fd not in exits:
                 for checked in self._performer.succession.advance(fd):
                     self._feed(checked)
@@ -276,11 +300,36 @@ class Supervisor:
     def _take_request(self, received: Received) -> None:
         caller, request = received.caller, received.message
         if isinstance(request, control.StartDaemon):
-            self._feed(_look_up(caller, request))
+            self._start(caller, request)
         elif isinstance(request, control.Reload):
             self._reload(caller, request.dry_run)
+        elif isinstance(request, _ABOUT_ONE) and self._lookups.has(request.name):
+            self._lookups.hold(request.name, events.Requested(caller, request))
         else:
             self._feed(events.Requested(caller, request))
+
+    def _start(self, caller: Caller, request: control.StartDaemon) -> None:
+        """Look up the interpreter: here where a look at a file will do, else beside the loop."""
+        event = _start_at_once(caller, request)
+        if event is None:
+            self._core.touch(time.monotonic())
+            self._lookups.begin(
+                request.name,
+                lambda: _look_up(caller, request),
+                lambda problem: events.StartRequested(
+                    caller, request, None, problem, "SpawnyError"
+                ),
+            )
+        elif self._lookups.has(request.name):
+            self._lookups.hold(request.name, event)
+        else:
+            self._feed(event)
+
+    def _take_lookups(self) -> None:
+        for event in self._lookups.take():
+            self._feed(event)
+            if isinstance(event, events.ReloadRequested) and not event.dry_run:
+                self._notifier.ready("serving")
 
     # --- signals and the service manager --------------------------------------------------------
 
@@ -337,13 +386,22 @@ class Supervisor:
             logger.error("%s is not our socket any more", self._paths.supervisor_socket)
 
 
-def _look_up(caller: Caller, request: control.StartDaemon) -> events.StartRequested:
+def _start_at_once(caller: Caller, request: control.StartDaemon) -> events.StartRequested | None:
+    """The event for a request whose interpreter need not be looked for, or that makes no sense."""
     try:
         check_name(request.name)
+        found = interpreters.resolve_at_once(request.python, request.environ, request.cwd)
+    except ValueError as error:  # the name, or a NUL byte or lone surrogate in a path
+        return events.StartRequested(caller, request, None, str(error), "InvalidRequest")
+    return None if found is None else events.StartRequested(caller, request, found)
+
+
+def _look_up(caller: Caller, request: control.StartDaemon) -> events.StartRequested:
+    try:
         found = interpreters.resolve(request.python, request.environ, request.cwd)
     except InterpreterNotFound as error:
         return events.StartRequested(caller, request, None, str(error))
-    except ValueError as error:  # the name, or a NUL byte or lone surrogate in a path
+    except ValueError as error:  # as above, or an alias that makes no sense
         return events.StartRequested(caller, request, None, str(error), "InvalidRequest")
     return events.StartRequested(caller, request, found)
 
@@ -421,14 +479,14 @@ def main(arguments: Sequence[str] | None = None, *, boot: str = BOOT) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Everything is imported by now; the figures are all else that could keep it from serving."""
-    declared.load(locate().config_file, options.idle_exit)
+    declared.read(locate().config_file, options.idle_exit)
     sys.stdout.write(f"{__version__}\n")
     return 0
 
 
 def _serve(options: argparse.Namespace, boot: str) -> int:
     paths = locate()
-    figures, daemons = declared.load(paths.config_file, options.idle_exit)
+    figures, daemons = declared.read(paths.config_file, options.idle_exit)
     for directory in (paths.runtime, paths.daemons, paths.journal, paths.state, paths.logs):
         make_private(directory)
     for path in (paths.supervisor_socket, paths.link_socket):

@@ -1110,6 +1110,14 @@ def test_idle_exit(world: World) -> None:
     assert world.core.next_deadline() is None
 
 
+def test_what_is_looked_up_for_somebody_is_no_idleness(world: World) -> None:
+    """The time begins anew, as with a request."""
+    world.wait(300)
+    world.core.touch(world.now)
+    world.wait(599)
+    assert not world.done_of(actions.Exit)
+
+
 @pytest.mark.parametrize("reason", ["service", "daemon", "waiting", "watcher"])
 def test_no_idle_exit(reason: str) -> None:
     """A service stays; so does one that somebody needs."""

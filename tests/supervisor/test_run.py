@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +21,7 @@ from spawny import control
 from spawny.definitions import ScriptDefinition
 from spawny.kernel import link
 from spawny.supervisor.run import EXIT_ALREADY_RUNNING
-from tests.supervisor.site import Client, Supervised, wait_gone
+from tests.supervisor.site import SECONDS, Client, Supervised, wait_gone
 
 
 @pytest.fixture
@@ -163,6 +164,153 @@ def test_a_request_that_makes_no_sense(
     """It is refused, and the next one served."""
     assert isinstance(client.ask(site.request("x", **changes)), control.Refused)
     assert isinstance(client.ask(control.Hello("1")), control.Welcome)
+
+
+# --- interpreters that have to be looked for ------------------------------------------------------
+
+
+class Slow:
+    """An interpreter that answers when it is told to, on a PATH; and the environment of a client
+    that asks for it by its version, `SLOW`."""
+
+    def __init__(self, site: Supervised) -> None:
+        self._begun, self._go = site.home / "begun", site.home / "go"
+        os.mkfifo(self._begun)
+        os.mkfifo(self._go)
+        path = site.home / "bin" / "python{}.{}".format(*sys.version_info)
+        path.parent.mkdir()
+        path.write_text(
+            f'#!/bin/sh\n[ "$1" = -c ] && echo $$ > {self._begun} && read go < {self._go}\n'
+            f'exec {sys.executable} "$@"\n'
+        )
+        path.chmod(0o755)
+        self.environ = {**site.environ, "PATH": str(path.parent), "HOME": str(site.home)}
+        self.environ.pop("PYENV_ROOT", None)
+
+    def begun(self) -> int:
+        """Its pid, as soon as it is being asked."""
+        return int(self._begun.read_text())
+
+    def end(self) -> None:
+        self._go.write_text("go\n")
+
+
+SLOW = "{}.{}".format(*sys.version_info)
+
+
+@pytest.fixture
+def slow(site: Supervised) -> Slow:
+    return Slow(site)
+
+
+def test_nobody_else_waits_for_an_interpreter_to_be_found(
+    client: Client, site: Supervised, slow: Slow
+) -> None:
+    """Questions are answered and other daemons started meanwhile."""
+    number = client.send(site.request("etl", python=SLOW, environ=slow.environ))
+    slow.begun()
+    assert isinstance(client.ask(control.Hello("1")), control.Welcome)
+    client.start("other")
+    assert client.ask(control.StopDaemon("other"))
+    assert [each.name for each in client.ask(control.ListDaemons()).daemons] == []
+    slow.end()
+    started = client.receive()
+    assert started.request_id == number
+    assert isinstance(started.message, control.Started)
+    site.pids.append(started.message.pid)
+    client.ask(control.StopDaemon("etl"))
+
+
+def test_what_is_about_the_same_daemon_waits_its_turn(
+    client: Client, site: Supervised, slow: Slow
+) -> None:
+    """A second start finds the daemon of the first, as does who attaches."""
+    asked = [
+        client.send(site.request("etl", python=SLOW, environ=slow.environ)),
+        client.send(site.request("etl")),
+        client.send(control.FindDaemon("etl")),
+    ]
+    slow.begun()
+    slow.end()
+    answers = answers_to(client, asked)
+    assert all(isinstance(each, control.Started) for each in answers)
+    site.pids.append(answers[0].pid)
+    assert [each.existing for each in answers] == [False, True, True]
+    assert len({each.pid for each in answers}) == 1
+    client.ask(control.StopDaemon("etl"))
+
+
+def test_a_stop_does_not_overtake_the_start(client: Client, site: Supervised, slow: Slow) -> None:
+    """It would find no daemon, and leave one running."""
+    start = client.send(site.request("etl", python=SLOW, environ=slow.environ))
+    stop = client.send(control.StopDaemon("etl"))
+    slow.begun()
+    slow.end()
+    _, stopped = answers_to(client, [start, stop])
+    assert isinstance(stopped, control.Done)
+    assert client.ask(control.ListDaemons()) == control.Listing(())
+
+
+def answers_to(client: Client, numbers: list[int]) -> list[Any]:
+    answers = {}
+    while set(answers) != set(numbers):
+        envelope = client.receive()
+        if not isinstance(envelope.message, control.Progress):
+            answers[envelope.request_id] = envelope.message
+    return [answers[number] for number in numbers]
+
+
+def test_a_client_that_dies_meanwhile(client: Client, site: Supervised, slow: Slow) -> None:
+    """Its request is carried out as if it had died a moment later."""
+    client.watch()
+    with site.client() as other:
+        other.send(site.request("etl", python=SLOW, environ=slow.environ))
+        slow.begun()
+    slow.end()
+    site.pids.append(client.until("ready", "etl").pid or 0)
+    client.ask(control.StopDaemon("etl"))
+
+
+def test_a_shutdown_meanwhile(client: Client, site: Supervised, slow: Slow) -> None:
+    """It waits for nobody, and what is being asked ends with it."""
+    client.send(site.request("etl", python=SLOW, environ=slow.environ))
+    pid = slow.begun()
+    client.send(control.Shutdown())
+    assert site.supervisors[-1].wait(SECONDS) == 0
+    wait_gone(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_end_of_the_supervisor_meanwhile(
+    client: Client, site: Supervised, slow: Slow, number: signal.Signals
+) -> None:
+    """What is being asked ends with it, too."""
+    client.send(site.request("etl", python=SLOW, environ=slow.environ))
+    pid = slow.begun()
+    site.supervisors[-1].send_signal(number)
+    site.supervisors[-1].wait(SECONDS)
+    wait_gone(pid)
+
+
+def test_declared_daemons_take_the_same_specs(site: Supervised, slow: Slow) -> None:
+    """The supervisor serves meanwhile; who attaches to one waits until it is known."""
+    site.paths.config.mkdir(parents=True)
+    site.paths.config_file.write_text(
+        f'[daemons.etl]\nmodule = "string"\npython = "{SLOW}"\nenv = {{PATH = "{site.home}/bin"}}'
+    )
+    site.environ |= {"HOME": str(site.home)}
+    site.environ.pop("PYENV_ROOT", None)
+    site.start("--service")
+    with site.client() as client:
+        slow.begun()
+        number = client.send(control.FindDaemon("etl"))
+        assert isinstance(client.ask(control.Hello("1")), control.Welcome)
+        slow.end()
+        started = client.receive()
+        assert started.request_id == number
+        assert isinstance(started.message, control.Started)
+        site.pids.append(started.message.pid)
+        client.ask(control.StopDaemon("etl"))
 
 
 def test_a_definition_that_raises(client: Client) -> None:
