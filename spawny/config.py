@@ -1,4 +1,4 @@
-"""`config.toml`: the supervisor's figures, and daemons that are declared.
+"""`config.toml`: the supervisor's figures, daemons that are declared, aliases of interpreters.
 
 Everything that is wrong with a file is found at once, each with its line. Paths are relative to the
 file's folder. Scripts are read with the file, so that a configuration is a value.
@@ -328,7 +328,10 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "script": (_is_text, "the path of a script"),
     "module": (_is_module, "the name of a module"),
     "module_path": (_is_text, "the path of a module's file"),
-    "python": (_is_text, "a path, a venv directory or a version such as '3.9'"),
+    "python": (
+        _is_text,
+        "a path, the directory or name of an environment, an alias, or a version such as '3.9'",
+    ),
     "cwd": (_is_text, "a directory"),
     "env": (
         lambda value: isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),

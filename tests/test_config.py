@@ -179,6 +179,49 @@ def test_what_is_wrong_is_named(path: Path, text: str, complaint: str) -> None:
     assert found.startswith(complaint)
 
 
+def test_aliases_of_interpreters(path: Path) -> None:
+    """Paths are relative to the file, all else is as it is written; daemons need not be right."""
+    path.write_text("""
+[pythons]
+legacy = "old/bin/python"
+here = "./venv"
+home = "~/venv"
+"new.one" = ">=3.8"
+[daemons.web]
+colour = "red"
+""")
+    assert config.pythons(path) == {
+        "legacy": str(path.parent / "old/bin/python"),
+        "here": str(path.parent / "venv"),
+        "home": os.path.expanduser("~/venv"),
+        "new.one": ">=3.8",
+    }
+    path.write_text('[pythons]\nold = "3.6"\n')
+    assert config.load(path).pythons == config.pythons(path) == {"old": "3.6"}
+    assert config.pythons(path.with_name("none.toml")) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("pythons = 1\n", "1: [pythons] must be a table of names and interpreters"),
+        ("[pythons]\n'3.9' = 'a'\n", "2: [pythons] '3.9' cannot be an alias: it is no name, or"),
+        ("[pythons]\npypy = 'a'\n", "2: [pythons] 'pypy' cannot be an alias"),
+        ("[pythons]\n'a b' = 'a'\n", "2: [pythons] 'a b' cannot be an alias"),
+        ("[pythons]\na = ''\n", "2: [pythons] a must be a path, the directory or"),
+        ("[pythons]\na = 3.9\n", "2: [pythons] a must be a path, the directory or"),
+        ("[pythons]\na = 'b'\nb = '3.9'\n", "2: [pythons] a stands for another alias, 'b', which"),
+        ("[pythons]\na = 'a'\n", "2: [pythons] a stands for another alias, 'a', which"),
+    ],
+)
+def test_wrong_aliases_are_named(path: Path, text: str, complaint: str) -> None:
+    """As all else in the file; who looks for an alias is told, too."""
+    (found,) = problems(path, text)
+    assert found.startswith(complaint)
+    with pytest.raises(InvalidRequest, match="pythons"):
+        config.pythons(path)
+
+
 def test_a_file_that_is_nested_without_end_is_wrong(path: Path) -> None:
     """The parser gives up with an error of its own."""
     (found,) = problems(path, "a = " + "[" * 100_000)
