@@ -34,8 +34,8 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--python",
         metavar="SPEC",
-        help="its interpreter: a path, a venv directory or a version such as 3.9 or pypy3.9"
-        " (default: the one that runs this command)",
+        help="its interpreter: a path, the directory or name of an environment, a version such as"
+        " 3.9, pypy or '>=3.8', or an alias (default: the one that runs this command)",
     )
     parser.add_argument(
         "--if-exists",

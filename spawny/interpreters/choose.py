@@ -171,8 +171,8 @@ def _by_name(name: str, environ: Mapping[str, str], cwd: str) -> str | None:
         return None
     if wanted is None:
         return _environment(name, environ, cwd) or places.on_path(name, environ)
-    # python3.9 is what a shell would execute; a bare pypy is often of Python 2.
-    if spec.is_executable_name(name) and name != "pypy":
+    # What a shell would execute. Not so pypy, which is often that of Python 2.
+    if name.startswith("python") and spec.is_executable_name(name):
         path = places.on_path(name, environ)
         if path is not None:
             return path

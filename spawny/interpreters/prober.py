@@ -53,7 +53,8 @@ answer = {
     "version": list(sys.version_info[:3]),
     "version_text": platform.python_version(),
     "level": sys.version_info[3],
-    "implementation": platform.python_implementation().lower(),
+    "implementation": sys.implementation.name
+    if hasattr(sys, "implementation") else platform.python_implementation().lower(),
     "executable": sys.executable or "",
     "prefix": sys.prefix,
     "base_prefix": getattr(sys, "real_prefix", getattr(sys, "base_prefix", sys.prefix)),
