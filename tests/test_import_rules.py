@@ -127,6 +127,13 @@ def test_root_modules_import_the_stdlib_and_each_other() -> None:
     assert not wrong, report(wrong)
 
 
+@pytest.mark.parametrize("module", ["spec", "prober"])
+def test_some_of_the_interpreters_need_nothing_of_ours(module: str) -> None:
+    """The configuration has to know what a version is; what executes others is a program."""
+    wrong = [each for each in imports_of(PACKAGE / "interpreters" / f"{module}.py") if each.part]
+    assert not wrong, report(wrong)
+
+
 def test_root_modules_have_no_cycles() -> None:
     """They have an order in which each can be understood by what came before."""
     edges: dict[str, set[str]] = {}

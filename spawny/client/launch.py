@@ -246,14 +246,14 @@ def _is_here(name: str) -> bool:
 
 def _is_interpreter(python: str, found: Mapping[str, Any]) -> bool:
     """Is the interpreter that a daemon reports the one asked for? Nothing is executed for this."""
-    from ..interpreters.spec import parse
-
-    wanted = None if os.sep in python else parse(python)
-    if wanted is not None:
-        return wanted.allows(found["implementation"], tuple(found["version"]))
     executable: str = found["executable"]
     if python in (executable, os.path.dirname(os.path.dirname(executable))):
         return True
+    from ..interpreters import spec
+
+    wanted = None if os.sep in python else spec.parse(python)
+    if wanted is not None:
+        return wanted.allows(found["implementation"], tuple(found["version"]))
     from ..interpreters.choose import dealiased, look
     from ..interpreters.places import key_of
 

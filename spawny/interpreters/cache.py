@@ -41,23 +41,22 @@ class Cache:
         self._entries = self._read()
         self._is_changed = False
 
-    def get(self, path: str) -> Report | None:
-        """What it said, if it has not changed since."""
+    def get(self, path: str, passing_seconds: float = PASSING_SECONDS) -> Report | None:
+        """What it said, if it has not changed since; what may have changed all the same is believed
+        for so long."""
         entry = self._entries.get(path)
         if entry is None or entry["stamp"] != self._stamp(path):
             return None
-        return Report(**{**entry["report"], "version": tuple(entry["report"]["version"])})
-
-    def is_old(self, path: str) -> bool:
-        """Whether what it said may not hold any more, though nothing has changed."""
-        entry = self._entries[path]
-        if not entry["report"]["is_passing"]:
-            return False
+        report = Report(**{**entry["report"], "version": tuple(entry["report"]["version"])})
         age = time.time() - entry["at"]
-        return not 0 <= age < PASSING_SECONDS  # nor if the clock was set back
+        if report.is_passing and not 0 <= age < passing_seconds:  # nor if the clock was set back
+            return None
+        return report
 
     def put(self, path: str, report: Report) -> None:
-        """Remember what it said."""
+        """Remember what it said, if it was asked."""
+        if report.is_untried:
+            return
         self._entries.pop(path, None)  # the latest is the last
         self._entries[path] = {
             "stamp": self._stamp(path),

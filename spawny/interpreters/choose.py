@@ -7,6 +7,7 @@ are somebody's own.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ from dataclasses import replace
 from ..errors import InterpreterNotFound
 from ..paths import locate as locate_files
 from . import places, spec
-from .cache import Cache
+from .cache import PASSING_SECONDS, Cache
 from .found import Found
 from .places import Candidate
 from .probe import Report, probe
@@ -53,7 +54,7 @@ def find(
     environ = os.environ if environ is None else environ
     cwd = _directory() if cwd is None else cwd
     path = locate(text, environ, cwd)
-    (found,) = _Survey(environ, refresh=refresh).founds([_candidate(path, environ, cwd)])
+    (found,) = _Survey(environ, refresh=refresh).founds([_candidate(path, environ, cwd)], 0)
     if not found.can_run:
         raise InterpreterNotFound(f"{path} cannot run a daemon: {found.problem}")
     return found
@@ -146,14 +147,15 @@ class _Survey:
         self._refresh = refresh
         self._progress = progress
 
-    def founds(self, candidates: Iterable[Candidate], *, ask_again: bool = True) -> list[Found]:
-        """These, each once; `ask_again`: those, too, of which the answer may have changed without a
-        change of their files."""
+    def founds(
+        self, candidates: Iterable[Candidate], passing_seconds: float = PASSING_SECONDS
+    ) -> list[Found]:
+        """These, each once; what may have changed without a trace is believed for so long."""
         reports: dict[Candidate, Report] = {}
         asked: dict[str, Candidate] = {}
         for each in candidates:
-            known = None if self._refresh else self._cache.get(each.path)
-            if known is None or (ask_again and self._cache.is_old(each.path)):
+            known = None if self._refresh else self._cache.get(each.path, passing_seconds)
+            if known is None:
                 asked[each.path] = each
             reports[each] = known or Report()  # in their order
         for count, (path, report) in enumerate(probe(list(asked), self._environ), 1):
@@ -187,10 +189,9 @@ def _best(wanted: spec.Wanted, environ: Mapping[str, str], cwd: str) -> Found | 
         if not each.is_environment and wanted.may_be(os.path.basename(each.path))
     ]
     every = _Survey(environ)
-    # One that has hung before is waited for again only if it may be the only one.
-    return _newest(wanted, every.founds(plain, ask_again=False)) or _newest(
-        wanted, every.founds(plain)
-    )
+    # One that has hung before is waited for again only where it may be the only one. Perhaps the
+    # machine was busy.
+    return _newest(wanted, every.founds(plain, math.inf)) or _newest(wanted, every.founds(plain, 0))
 
 
 def _newest(wanted: spec.Wanted, founds: Iterable[Found]) -> Found | None:

@@ -150,7 +150,7 @@ def _path_folders(environ: Mapping[str, str]) -> Iterator[str]:
 
 def _pyenv(root: str) -> Iterator[Candidate]:
     for folder in _folders(os.path.join(root, "versions")):
-        if _is_conda(folder):
+        if _has(folder, "conda-meta"):
             yield from _conda_base(folder, "pyenv")
         else:
             yield from _installation(folder, "pyenv")
@@ -183,19 +183,26 @@ def _conda_base(folder: str, source: str) -> Iterator[Candidate]:
 
 def _conda_folder(folder: str) -> Iterator[Candidate]:
     """A directory that conda has named: a base, or an environment."""
-    if os.path.isdir(os.path.join(folder, "condabin")):
+    if _has(folder, "condabin"):
         yield from _conda_base(folder, "conda")
     else:
         yield from _environment(folder, "conda")
 
 
-def _is_conda(folder: str) -> bool:
-    return os.path.isdir(os.path.join(folder, "conda-meta"))
+def _is_environment(prefix: str) -> bool:
+    """Whether it is a virtual environment, or one of conda's, which bears no other mark."""
+    if _has(prefix, "pyvenv.cfg"):
+        return True
+    return _has(prefix, "conda-meta") and not _has(prefix, "condabin")
+
+
+def _has(folder: str, name: str) -> bool:
+    return os.path.exists(os.path.join(folder, name))
 
 
 def _installation(folder: str, source: str) -> Iterator[Candidate]:
     """A directory with an interpreter and its bin; or, among them, an environment."""
-    if os.path.isfile(os.path.join(folder, "pyvenv.cfg")):
+    if _is_environment(folder):
         yield from _environment(folder, source)
     else:
         yield from _plain(os.path.join(folder, "bin"), source, os.path.basename(folder))
@@ -210,9 +217,10 @@ def _environment(folder: str, source: str) -> Iterator[Candidate]:
 
 def _plain(folder: str, source: str, name: str = "") -> Iterator[Candidate]:
     """The interpreters in a directory; the one with the longest of several names first."""
-    is_environment = os.path.isfile(os.path.join(os.path.dirname(folder), "pyvenv.cfg"))
-    if is_environment and not name:
-        name = os.path.basename(os.path.dirname(folder))
+    prefix = os.path.dirname(os.path.normpath(folder))
+    is_environment = _is_environment(prefix)
+    if is_environment:
+        name = os.path.basename(prefix)
     try:
         names = [each for each in os.listdir(folder) if spec.is_executable_name(each)]
     except OSError:

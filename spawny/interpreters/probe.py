@@ -46,6 +46,8 @@ class Report:
     remark: str = ""
     is_passing: bool = False
     """It may be another the next time, without a change of the file: it took too long."""
+    is_untried: bool = False
+    """It could not be executed for a reason of our own, which says nothing of it."""
 
 
 def probe(
@@ -114,7 +116,7 @@ def _ask(
             finally:
                 prober.stdin.close()
     for path in left:
-        yield path, Report(problem=reason, is_passing=True)
+        yield path, Report(problem=reason, is_untried=True)
 
 
 def _is_kept(name: str) -> bool:

@@ -9,7 +9,7 @@ import logging
 import queue
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,15 +21,18 @@ logger = logging.getLogger(__name__)
 _THREADS = 4
 
 
+Names = Set[str] | None
+
+
 @dataclass(slots=True, eq=False)
 class _Place:
-    """One in the line: about the daemon of this name, or about all (None)."""
+    """One in the line: about the daemons of these names, or about all (None)."""
 
-    name: str | None
+    names: Names
     event: Event | None  # None while it is being looked up
 
-    def is_about(self, name: str | None) -> bool:
-        return self.name is None or name is None or self.name == name
+    def is_about(self, names: Names) -> bool:
+        return self.names is None or names is None or not self.names.isdisjoint(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +58,16 @@ class Lookups:
         """Readable when `take` has something."""
         return self._reader.fileno()
 
-    def has(self, name: str | None) -> bool:
+    def has(self, name: str) -> bool:
         """Whether anything about this daemon is in the line."""
-        return any(each.is_about(name) for each in self._line)
+        return any(each.is_about({name}) for each in self._line)
 
     def begin(
-        self, name: str | None, find: Callable[[], Event], otherwise: Callable[[str], Event]
+        self, names: Names, find: Callable[[], Event], otherwise: Callable[[str], Event]
     ) -> None:
-        """Have a thread find an event; where that raises, it is what `otherwise` makes of why."""
-        place = _Place(name, None)
+        """Have a thread find an event about these daemons, or all; where that raises, it is what
+        `otherwise` makes of the reason."""
+        place = _Place(names, None)
         self._line.append(place)
         self._todo.put(_Lookup(place, find, otherwise))
         if self._threads < min(_THREADS, len(self._line)):
@@ -71,9 +75,9 @@ class Lookups:
             # A daemon, which no end of this process waits for.
             threading.Thread(target=self._work, name="lookup", daemon=True).start()
 
-    def hold(self, name: str | None, event: Event) -> None:
+    def hold(self, name: str, event: Event) -> None:
         """Put what needs no looking up behind what does."""
-        self._line.append(_Place(name, event))
+        self._line.append(_Place({name}, event))
 
     def take(self) -> list[Event]:
         """The events that are found and have nothing before them, in their order."""
@@ -86,7 +90,7 @@ class Lookups:
         taken: list[Event] = []
         left: list[_Place] = []
         for each in self._line:
-            if each.event is not None and not any(before.is_about(each.name) for before in left):
+            if each.event is not None and not any(before.is_about(each.names) for before in left):
                 taken.append(each.event)
             else:
                 left.append(each)

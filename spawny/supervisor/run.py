@@ -163,7 +163,7 @@ class Supervisor:
             return
         folder = str(self._paths.config)
         self._lookups.begin(
-            None,
+            set(daemons),
             lambda: configured(declared.resolve(daemons, folder)),
             lambda problem: configured({}),
         )
@@ -314,7 +314,7 @@ class Supervisor:
         if event is None:
             self._core.touch(time.monotonic())
             self._lookups.begin(
-                request.name,
+                {request.name},
                 lambda: _look_up(caller, request),
                 lambda problem: events.StartRequested(
                     caller, request, None, problem, "SpawnyError"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,14 +93,15 @@ def test_a_time_limit_is_no_verdict_for_ever(
     path = machine.script("python")
     known = Cache(machine.environ)
     known.put(path, Report(problem="it did not answer", is_passing=True))
-    known.put(sys_path := machine.script("other"), Report(problem="it crashed"))
-    assert not known.is_old(path)
+    crashed = machine.script("other")
+    known.put(crashed, Report(problem="it crashed"))
+    assert known.get(path) is not None and known.get(path, 0) is None
     now = cache.time.time()
     for later in (now + cache.PASSING_SECONDS + 1, now - 1):
         with monkeypatch.context() as patch:
             patch.setattr(cache.time, "time", lambda later=later: later)
-            assert known.is_old(path)
-            assert not known.is_old(sys_path)
+            assert known.get(path) is None
+            assert known.get(crashed) is not None
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,17 @@ def test_a_cache_that_cannot_be_written_costs_only_time(machine: Machine) -> Non
     (machine.root / "home" / "cache").chmod(0o777)
     assert survey(machine) == survey(machine) == ["3.9.18"]
     assert os.listdir(machine.root / "home" / "cache") == []
+
+
+def test_what_could_not_be_tried_is_not_remembered(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of the interpreter."""
+    machine.saying("bin/python3.9", "3.9.18")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python")
+        assert survey(machine) == ["it could not be tried: No such file or directory"]
+    assert survey(machine) == ["3.9.18"]
 
 
 def test_two_who_write_lose_nothing(machine: Machine) -> None:

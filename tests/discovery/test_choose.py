@@ -124,10 +124,9 @@ def test_broken_ones_are_no_choice(machine: Machine) -> None:
 
 
 def test_one_that_hung_before_is_waited_for_only_where_there_is_no_other(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: Machine,
 ) -> None:
     """Though it may be well by now."""
-    monkeypatch.setattr(cache, "PASSING_SECONDS", 0.0)
     path = machine.saying("bin/python3", "3.8.1")
     known = cache.Cache(machine.environ)
     known.put(path, Report(problem="it did not answer within 5 s", is_passing=True))

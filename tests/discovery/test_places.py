@@ -122,6 +122,19 @@ def test_an_active_environment_is_none_of_the_plain(machine: Machine) -> None:
     assert (each.name, each.sources) == ("work", ("PATH", "VIRTUAL_ENV"))
 
 
+def test_conda_s_environments_are_told_by_their_marks(machine: Machine) -> None:
+    """Also on the PATH, where conda does not know of them."""
+    machine.script("some/env/bin/python3.12")
+    machine.script("some/base/bin/python3.11")
+    for folder in ("env/conda-meta", "base/conda-meta", "base/condabin"):
+        (machine.root / "some" / folder).mkdir()
+    machine.environ["PATH"] = f"{machine.root}/some/env/bin:{machine.root}/some/base/bin"
+    assert found(machine) == [
+        ("some/env/bin/python3.12", "PATH", "env"),
+        ("some/base/bin/python3.11", "PATH", ""),
+    ]
+
+
 def test_shims_are_passed_over(machine: Machine) -> None:
     """They fail for every version that is not switched on; the versions themselves do not."""
     machine.script("pyenv/shims/python3.9")

@@ -195,7 +195,7 @@ def test_without_anything_to_ask_with(zoo: Zoo, monkeypatch: pytest.MonkeyPatch)
     path = zoo.rubbish()
     report = asked(path)[path]
     assert report.problem == "it could not be tried: No such file or directory"
-    assert report.is_passing
+    assert report.is_untried
 
 
 def wait_for_end(pid: int) -> None:

@@ -25,7 +25,7 @@ class Slow:
     def __init__(self, lookups: Lookups, name: str | None, found: str) -> None:
         self._may_end = threading.Event()
         self._event = DeclaredDue(found)
-        lookups.begin(name, self._find, DeclaredDue)
+        lookups.begin(None if name is None else {name}, self._find, DeclaredDue)
 
     def _find(self) -> Event:
         assert self._may_end.wait(SECONDS)
@@ -45,7 +45,7 @@ def taken(lookups: Lookups) -> list[str]:
 def test_what_is_found_comes_out(lookups: Lookups) -> None:
     """Once; until then its daemon is in the line."""
     slow = Slow(lookups, "etl", "found")
-    assert lookups.has("etl") and not lookups.has("web") and lookups.has(None)
+    assert lookups.has("etl") and not lookups.has("web")
     assert lookups.take() == []
     slow.end()
     assert taken(lookups) == ["found"]
@@ -104,7 +104,7 @@ def test_a_lookup_that_fails_is_told(lookups: Lookups) -> None:
         raise RuntimeError("broken")
 
     for name in ("etl", "web"):
-        lookups.begin(name, fail, DeclaredDue)
+        lookups.begin({name}, fail, DeclaredDue)
     found: list[str] = []
     while len(found) < 2:
         found += taken(lookups)
