@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .. import children
+
 # What an interpreter gets to start and import what a daemon needs; a tenth of it is usual.
 SECONDS = 5.0
 
@@ -90,7 +92,7 @@ def _ask(
     }
     left = dict.fromkeys(paths)
     try:
-        prober = subprocess.Popen(
+        prober = children.start(
             [sys.executable, "-I", "-S", _PROBER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
