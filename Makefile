@@ -92,7 +92,7 @@ DECIDED := spawny/control.py,spawny/settings.py,spawny/kernel/link.py,spawny/ker
 	spawny/config.py,spawny/supervisor/values.py,spawny/supervisor/configuration.py,$\
 	spawny/supervisor/once.py,spawny/supervisor/upgrade.py,spawny/supervisor/explaining.py,$\
 	spawny/supervisor/records.py,spawny/supervisor/events.py,spawny/supervisor/actions.py,$\
-	spawny/supervisor/limits.py,spawny/supervisor/budget.py
+	spawny/supervisor/limits.py,spawny/supervisor/budget.py,spawny/interpreters/spec.py
 
 coverage: .venv/.dev  ## see that what is decided is tested in every branch
 	$(BIN)/python -m coverage run --branch --source spawny -m pytest -q -p no:cacheprovider \
@@ -100,7 +100,7 @@ coverage: .venv/.dev  ## see that what is decided is tested in every branch
 		tests/supervisor/test_limits.py tests/supervisor/test_budget.py \
 		tests/supervisor/test_lifecycle.py tests/supervisor/test_policy.py \
 		tests/supervisor/test_upgrade.py tests/supervisor/test_configuration.py \
-		tests/test_config.py tests/supervisor/test_values.py \
+		tests/test_config.py tests/discovery/test_spec.py tests/supervisor/test_values.py \
 		tests/test_control.py tests/test_settings.py \
 		tests/kernel/test_link_codec.py tests/kernel/test_wire.py
 	$(BIN)/python -m coverage report --include '$(DECIDED)' --fail-under 100 --show-missing

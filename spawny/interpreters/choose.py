@@ -146,6 +146,7 @@ class _Survey:
         self._cache = Cache(environ)
         self._refresh = refresh
         self._progress = progress
+        self._heard: dict[str, Report] = {}
 
     def founds(
         self, candidates: Iterable[Candidate], passing_seconds: float = PASSING_SECONDS
@@ -154,12 +155,14 @@ class _Survey:
         reports: dict[Candidate, Report] = {}
         asked: dict[str, Candidate] = {}
         for each in candidates:
-            known = None if self._refresh else self._cache.get(each.path, passing_seconds)
+            known = self._heard.get(each.path)
+            if known is None and not self._refresh:
+                known = self._cache.get(each.path, passing_seconds)
             if known is None:
                 asked[each.path] = each
             reports[each] = known or Report()  # in their order
         for count, (path, report) in enumerate(probe(list(asked), self._environ), 1):
-            reports[asked[path]] = report
+            reports[asked[path]] = self._heard[path] = report
             self._cache.put(path, report)
             if self._progress is not None:
                 self._progress(count, len(asked))

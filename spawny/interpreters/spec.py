@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 # 3.9, 3.9.18, python3.9, cpython-3.9, pypy, pypy3.9, python>=3.8; what follows the name is either.
 _WHOLE = re.compile(r"(?P<name>python|cpython|pypy|graalpy)?[-@ ]?(?P<rest>[^A-Za-z/]*)\Z")
-_VERSION = re.compile(r"\d+(\.\d+){0,2}\Z")
+_VERSION = re.compile(r"\d+(\.\d+){0,2}(\.\*)?\Z")
 _CLAUSE = re.compile(r"(?P<operator>>=|<=|==|!=|~=|>|<)\s*(?P<version>\d+(\.\d+){0,2}(\.\*)?)\Z")
 
 # Names that a shell would look up: unlike 3.9 or pypy>=3.8.
@@ -102,7 +102,7 @@ def _clauses(text: str) -> tuple[Clause, ...] | None:
     if not text:
         return ()
     if _VERSION.match(text):
-        return (Clause("==", _numbers(text)),)
+        return (Clause("==", _numbers(text.removesuffix(".*"))),)
     found = []
     for part in text.split(","):
         match = _CLAUSE.match(part.strip())

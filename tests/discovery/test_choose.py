@@ -99,6 +99,13 @@ def test_only_those_that_may_fit_are_executed(machine: Machine) -> None:
     assert machine.asked() == []
 
 
+def test_a_refusal_asks_nobody_twice(machine: Machine) -> None:
+    """Not even one that may answer otherwise the next time, as what leads elsewhere may."""
+    machine.saying("bin/python3.9", "3.8.1", executable="/elsewhere/python3.8")
+    assert "found were: cpython 3.8.1" in refusal(machine, "3.9")
+    assert machine.asked() == ["bin/python3.9"]
+
+
 def test_a_name_of_a_file_is_what_a_shell_would_execute(machine: Machine) -> None:
     """Where the PATH has none, it is a version."""
     machine.saying("bin/python3.9", "3.9.2")

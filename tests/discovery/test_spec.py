@@ -12,7 +12,7 @@ def allows(text: str, implementation: str, *version: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "text", ["3.9", "python3.9", "cpython3.9", "python-3.9", "==3.9.*", "3.9 "]
+    "text", ["3.9", "python3.9", "cpython3.9", "python-3.9", "3.9.*", "==3.9.*"]
 )
 def test_a_version_is_all_that_begin_so(text: str) -> None:
     """A third number may be any."""
