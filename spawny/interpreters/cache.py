@@ -39,13 +39,16 @@ class Cache:
         # The one variable that decides whether an interpreter starts at all.
         self._libraries = environ.get("LD_LIBRARY_PATH", "")
         self._entries = self._read()
+        self._stamps: dict[str, list[Any]] = {}
         self._is_changed = False
 
     def get(self, path: str, passing_seconds: float = PASSING_SECONDS) -> Report | None:
         """What it said, if it has not changed since; what may have changed all the same is believed
         for so long."""
+        # Kept for `put`: what it says while it changes may be of the one before.
+        stamp = self._stamps[path] = self._stamp(path)
         entry = self._entries.get(path)
-        if entry is None or entry["stamp"] != self._stamp(path):
+        if entry is None or entry["stamp"] != stamp:
             return None
         report = Report(**{**entry["report"], "version": tuple(entry["report"]["version"])})
         age = time.time() - entry["at"]
@@ -59,7 +62,7 @@ class Cache:
             return
         self._entries.pop(path, None)  # the latest is the last
         self._entries[path] = {
-            "stamp": self._stamp(path),
+            "stamp": self._stamps.get(path) or self._stamp(path),
             "at": time.time(),
             "report": asdict(report),
         }

@@ -155,9 +155,8 @@ class _Survey:
         reports: dict[Candidate, Report] = {}
         asked: dict[str, Candidate] = {}
         for each in candidates:
-            known = self._heard.get(each.path)
-            if known is None and not self._refresh:
-                known = self._cache.get(each.path, passing_seconds)
+            cached = self._cache.get(each.path, passing_seconds)
+            known = self._heard.get(each.path) or (None if self._refresh else cached)
             if known is None:
                 asked[each.path] = each
             reports[each] = known or Report()  # in their order

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Found:
     """An interpreter that was found, and what it said of itself when it was executed.
 
-    Of a broken one little more is known than its path and its `problem`.
+    It may be given as `python_exe`. Of a broken one little more is known than its path and its
+    `problem`.
     """
 
     path: str
@@ -34,6 +35,9 @@ class Found:
     """What it lacks that a daemon can do without."""
     is_prerelease: bool = False
     is_free_threaded: bool = False
+
+    def __fspath__(self) -> str:
+        return self.path
 
     @property
     def can_run(self) -> bool:

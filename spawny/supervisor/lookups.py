@@ -47,7 +47,7 @@ class Lookups:
 
     def __init__(self) -> None:
         self._line: list[_Place] = []
-        self._todo: queue.SimpleQueue[_Lookup] = queue.SimpleQueue()
+        self._todo: queue.SimpleQueue[_Lookup | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[_Place, Event]] = queue.SimpleQueue()
         self._threads = 0
         self._reader, self._writer = socket.socketpair()
@@ -69,11 +69,11 @@ class Lookups:
         `otherwise` makes of the reason."""
         place = _Place(names, None)
         self._line.append(place)
-        self._todo.put(_Lookup(place, find, otherwise))
-        if self._threads < min(_THREADS, len(self._line)):
-            self._threads += 1
-            # A daemon, which no end of this process waits for.
-            threading.Thread(target=self._work, name="lookup", daemon=True).start()
+        problem = self._start_thread() if self._threads < min(_THREADS, len(self._line)) else ""
+        if problem and not self._threads:
+            self._tell(place, otherwise(problem))
+        else:
+            self._todo.put(_Lookup(place, find, otherwise))
 
     def hold(self, name: str, event: Event) -> None:
         """Put what needs no looking up behind what does."""
@@ -100,17 +100,30 @@ class Lookups:
     def close(self) -> None:
         """Forget what is not found yet."""
         self._line.clear()
+        for _ in range(self._threads):
+            self._todo.put(None)
         self._reader.close()
         self._writer.close()
 
+    def _start_thread(self) -> str:
+        """One more, that no end of this process waits for; why there is none."""
+        try:
+            threading.Thread(target=self._work, name="lookup", daemon=True).start()
+        except RuntimeError as error:
+            return f"no thread can be started: {error}"
+        self._threads += 1
+        return ""
+
     def _work(self) -> None:
-        while True:
-            lookup = self._todo.get()
+        while (lookup := self._todo.get()) is not None:
             try:
                 event = lookup.find()
             except Exception as error:
                 logger.exception("could not look up what a request needs")
                 event = lookup.otherwise(f"the supervisor failed: {error!r}; its log has more")
-            self._done.put((lookup.place, event))
-            with suppress(OSError):  # full, so that it is readable; or closed
-                self._writer.send(b"\0")
+            self._tell(lookup.place, event)
+
+    def _tell(self, place: _Place, event: Event) -> None:
+        self._done.put((place, event))
+        with suppress(OSError):  # full, so that it is readable; or closed
+            self._writer.send(b"\0")

@@ -22,8 +22,8 @@ from types import FrameType
 
 from .. import __version__, config, control, settings
 from ..address import DAEMON_VARIABLE
-from ..errors import InterpreterNotFound, InvalidRequest, SpawnyError
-from ..paths import Paths, check_name, check_socket_path, locate, make_private
+from ..errors import InvalidRequest, SpawnyError
+from ..paths import Paths, check_socket_path, locate, make_private
 from . import (
     actions,
     adoption,
@@ -310,12 +310,12 @@ class Supervisor:
 
     def _start(self, caller: Caller, request: control.StartDaemon) -> None:
         """Look up the interpreter: here where a look at a file will do, else beside the loop."""
-        event = _start_at_once(caller, request)
+        event = interpreters.requested_at_once(caller, request)
         if event is None:
             self._core.touch(time.monotonic())
             self._lookups.begin(
                 {request.name},
-                lambda: _look_up(caller, request),
+                lambda: interpreters.requested(caller, request),
                 lambda problem: events.StartRequested(
                     caller, request, None, problem, "SpawnyError"
                 ),
@@ -384,26 +384,6 @@ class Supervisor:
             self._notifier.watchdog()
         else:
             logger.error("%s is not our socket any more", self._paths.supervisor_socket)
-
-
-def _start_at_once(caller: Caller, request: control.StartDaemon) -> events.StartRequested | None:
-    """The event for a request whose interpreter need not be looked for, or that makes no sense."""
-    try:
-        check_name(request.name)
-        found = interpreters.resolve_at_once(request.python, request.environ, request.cwd)
-    except ValueError as error:  # the name, or a NUL byte or lone surrogate in a path
-        return events.StartRequested(caller, request, None, str(error), "InvalidRequest")
-    return None if found is None else events.StartRequested(caller, request, found)
-
-
-def _look_up(caller: Caller, request: control.StartDaemon) -> events.StartRequested:
-    try:
-        found = interpreters.resolve(request.python, request.environ, request.cwd)
-    except InterpreterNotFound as error:
-        return events.StartRequested(caller, request, None, str(error))
-    except ValueError as error:  # as above, or an alias that makes no sense
-        return events.StartRequested(caller, request, None, str(error), "InvalidRequest")
-    return events.StartRequested(caller, request, found)
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -44,6 +44,16 @@ def test_one_that_has_changed_is_asked_again(machine: Machine) -> None:
     assert machine.asked() == ["bin/python3.9"]
 
 
+def test_one_that_changes_while_it_is_asked_is_asked_again(machine: Machine) -> None:
+    """What it said is of the one before."""
+    after = machine.saying("after", "3.9.19")
+    path = machine.saying("bin/python3.9", "3.9.18")
+    with open(path, "a") as file:
+        file.write(f"/bin/mv {after} {path}\n")
+    assert survey(machine) == ["3.9.18"]
+    assert survey(machine) == ["3.9.19"]
+
+
 def test_one_that_leads_elsewhere_now_is_asked_again(machine: Machine) -> None:
     """As after an upgrade of what a link leads to."""
     for version in ("3.9.18", "3.9.19"):

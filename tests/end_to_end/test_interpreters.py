@@ -57,6 +57,13 @@ def test_names_and_aliases(home: Path, zoo: Zoo, work: str) -> None:
     assert spawny.run_script(SCRIPT, python_exe="any").sys.version_info >= (3, 8)
 
 
+@pytest.mark.usefixtures("zoo")
+def test_what_is_listed_can_be_started() -> None:
+    """As it is."""
+    best = spawny.pythons()[0]
+    assert spawny.run_script(SCRIPT, python_exe=best).sys.version_info[:3] == best.version
+
+
 def test_a_named_daemon_is_found_by_all_that_means_its_interpreter(
     home: Path, zoo: Zoo, work: str
 ) -> None:
