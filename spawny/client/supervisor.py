@@ -92,6 +92,9 @@ _END_SECONDS = 10.0
 # Before it an upgrade is tried (30 s at most) and waits for what is under way (5 s).
 UPGRADE_SECONDS = 45.0
 
+# Some seconds for each broken interpreter that is met while those of declared daemons are sought.
+RELOAD_SECONDS = 60.0
+
 # Another supervisor is another conversation. (libzmq's own "never", -1, makes it drop the messages
 # that were not read yet when the connection ends: a last answer could be lost.)
 _NEVER_MILLISECONDS = 24 * 3600 * 1000
@@ -285,7 +288,7 @@ class Supervisor:
         `dry_run` only tells what would. Raises `InvalidRequest` with all that is wrong with the
         file; then nothing changes.
         """
-        return self._request(Reload(dry_run), Reloaded).changes
+        return self._request(Reload(dry_run), Reloaded, silence=RELOAD_SECONDS).changes
 
     def logs(self, name: str, follow: bool = False, lines: int | None = None) -> Iterator[str]:
         """The lines of a daemon's log, which outlives it; with `follow` also those to come.

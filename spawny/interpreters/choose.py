@@ -237,9 +237,9 @@ def _merged(reports: Mapping[Candidate, Report]) -> list[Found]:
         itself = os.path.realpath(report.executable) if report.executable else each.path
         before = merged.get((itself, each.prefix))
         if before is not None:
-            real = each if os.path.realpath(each.path) == itself else before
+            is_itself = os.path.realpath(before.path) == itself
             sources = tuple(dict.fromkeys(before.sources + each.sources))
-            each = replace(real, sources=sources)
+            each = replace(before if is_itself else each, sources=sources)
         merged[itself, each.prefix] = each
     return list(merged.values())
 
