@@ -56,6 +56,9 @@ if TYPE_CHECKING:
         DaemonStartError as DaemonStartError,
     )
     from .errors import (
+        EnvironmentFailed as EnvironmentFailed,
+    )
+    from .errors import (
         InterpreterNotFound as InterpreterNotFound,
     )
     from .errors import (
@@ -123,6 +126,7 @@ _HOME_OF = {
     "DaemonExists": ".errors",
     "DaemonNotFound": ".errors",
     "DaemonStartError": ".errors",
+    "EnvironmentFailed": ".errors",
     "InterpreterNotFound": ".errors",
     "InvalidRequest": ".errors",
     "RemoteError": ".errors",

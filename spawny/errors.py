@@ -14,6 +14,7 @@ __all__ = [
     "DaemonExists",
     "DaemonNotFound",
     "DaemonStartError",
+    "EnvironmentFailed",
     "InterpreterNotFound",
     "InvalidRequest",
     "RemoteError",
@@ -128,6 +129,21 @@ class SerializationError(SpawnyError, TypeError):
 
 class InterpreterNotFound(SpawnyError, LookupError):
     """No such Python interpreter; the message lists those that were found."""
+
+
+class EnvironmentFailed(SpawnyError):
+    """An environment with what is required could not be built.
+
+    `output` is the end of what pip or uv wrote.
+    """
+
+    def __init__(self, message: str, *, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}\n{self.output.rstrip()}" if self.output else text
 
 
 class SupervisorUnavailable(SpawnyError, ConnectionError):

@@ -77,6 +77,11 @@ class Paths:
         return self.state / "logs"
 
     @property
+    def environments(self) -> Path:
+        """One directory per environment that was made on demand."""
+        return self.cache / "environments"
+
+    @property
     def config_file(self) -> Path:
         return self.config / "config.toml"
 

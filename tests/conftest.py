@@ -14,6 +14,7 @@ import pytest
 
 from spawny.client.ending import wait_gone
 from tests import interpreters
+from tests.environments.local import only_from
 from tests.interpreters import Interpreter
 
 # How long a test's daemons may take to end by themselves after the test.
@@ -84,6 +85,12 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with private_home() as path:
         monkeypatch.setenv("SPAWNY_HOME", str(path))
         yield path
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one folder that packages come from, with `demo` 1.0 and 2.0, which needs `base`."""
+    return only_from(tmp_path / "wheels", monkeypatch)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tests.interpreters import Interpreter
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "spawny"
-PARTS = {"kernel", "interpreters", "client", "supervisor", "cli"}
+PARTS = {"kernel", "interpreters", "environments", "client", "supervisor", "cli"}
 
 
 # What a version is, which the configuration has to know, too: it imports nothing of ours.
@@ -152,9 +152,10 @@ def test_root_modules_have_no_cycles() -> None:
     ("part", "allowed"),
     [
         ("interpreters", {"interpreters", "root"}),
-        ("client", {"client", "interpreters", "root", "kernel"}),
+        ("environments", {"environments", "interpreters", "root"}),
+        ("client", {"client", "environments", "interpreters", "root", "kernel"}),
         ("supervisor", {"supervisor", "interpreters", "root", "kernel"}),
-        ("cli", {"cli", "client", "interpreters", "root"}),
+        ("cli", {"cli", "client", "environments", "interpreters", "root"}),
     ],
 )
 def test_parts_import_only_what_is_below_them(part: str, allowed: set[str]) -> None:

@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import DaemonNotFound, InvalidRequest, SupervisorUnavailable
 from . import (
     config,
+    env,
     events,
     lifecycle,
     logs,
@@ -108,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
         events,
         metrics,
         pythons,
+        env,
         config,
         supervisor,
         version,

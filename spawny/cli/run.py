@@ -10,11 +10,13 @@ import tokenize
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DaemonStartError, InvalidRequest, RemoteTraceback
-from . import reach
+from . import env, reach
 from .exits import OK
 
 if TYPE_CHECKING:
     from ..client.proxy import ObjectProxy
+    from ..definitions import ModuleDefinition, ScriptDefinition
+    from ..environments.requirements import Requirements
 
 
 def register(commands: argparse._SubParsersAction[Any]) -> None:
@@ -36,6 +38,23 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="SPEC",
         help="its interpreter: a path, the directory or name of an environment, a version such as"
         " 3.9, pypy or '>=3.8', or an alias (default: the one that runs this command)",
+    )
+    parser.add_argument(
+        "--with",
+        dest="packages",
+        metavar="REQ",
+        action="append",
+        default=[],
+        help="a package that it requires, such as numpy or 'numpy<2', on top of what the header of"
+        " the script says (# /// script); may be repeated",
+    )
+    env.add_files_option(parser)
+    parser.add_argument(
+        "--preload",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a module to import before; may be repeated",
     )
     parser.add_argument(
         "--if-exists",
@@ -108,6 +127,8 @@ def _start(options: argparse.Namespace) -> ObjectProxy:
     from ..definitions import ModuleDefinition, ScriptDefinition
 
     chosen: dict[str, Any] = {"cwd": options.cwd} if options.cwd else {}
+    logger = logging.getLogger(__name__)  # its progress is not for a terminal
+    env.show_progress(logger)
     definition: ScriptDefinition | ModuleDefinition
     if options.module:
         definition = ModuleDefinition(options.module)
@@ -115,11 +136,12 @@ def _start(options: argparse.Namespace) -> ObjectProxy:
     else:
         definition = ScriptDefinition(_text(options.script), os.path.abspath(options.script))
         _import_from(os.path.dirname(os.path.abspath(options.script)))
+    chosen["requirements"] = _required(options, definition)
     try:
         return run_definition(
             definition,
             options.python,
-            logging.getLogger(__name__),  # its progress is not for a terminal
+            logger,
             name=options.name,
             if_exists=options.if_exists,
             restart=options.restart,
@@ -130,6 +152,7 @@ def _start(options: argparse.Namespace) -> ObjectProxy:
             max_age=options.max_age,
             call_deadline=options.call_deadline,
             env=dict(options.env),
+            preload=options.preload,
             **chosen,
         )
     except (Exception, SystemExit) as error:
@@ -139,6 +162,20 @@ def _start(options: argparse.Namespace) -> ObjectProxy:
         raise DaemonStartError(
             f"daemon {options.name!r} did not start", remote_traceback=error.__cause__.text
         ) from error
+
+
+def _required(
+    options: argparse.Namespace, definition: ScriptDefinition | ModuleDefinition
+) -> Requirements | None:
+    """What the header of the script says, and what the options say on top of it."""
+    from ..definitions import ScriptDefinition
+    from ..environments import script
+
+    header = None
+    if isinstance(definition, ScriptDefinition):
+        folder = os.path.dirname(os.path.abspath(options.script))
+        header = script.header(definition.script, folder)
+    return env.sum_of([header, env.required(options.packages, options.with_requirements)])
 
 
 def _text(path: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Unpack
 
     from ..definitions import Definition
+    from ..environments.requirements import Requirements
     from .options import Options
     from .proxy import ObjectProxy
 
@@ -183,20 +184,27 @@ def run_definition(
         from .options import check_options
 
         check_options(options)
-    python = _absolute_python(python_exe)
+    python = absolute_python(python_exe)
     name = options.get("name")
     if name is not None:
         check_name(name)
+    wanted = None
+    if options.get("requirements") is not None:
+        from .environment import required
+
+        wanted = required(options["requirements"], definition)
     if name is not None and options.get("if_exists", "attach") == "attach":
-        proxy = _attach_to_same(name, definition, python)
+        proxy = _attach_to_same(name, definition, python, wanted)
         if proxy is not None:
             return proxy
     from .start import start
 
-    return start(definition, python, logger, options)
+    return start(definition, python, logger, options, wanted)
 
 
-def _attach_to_same(name: str, definition: Definition, python: str | None) -> ObjectProxy | None:
+def _attach_to_same(
+    name: str, definition: Definition, python: str | None, wanted: Requirements | None
+) -> ObjectProxy | None:
     """The proxy of a running daemon of this name and definition; None where none runs."""
     session = Session(name, call_socket(runtime_directory(), name))
     try:
@@ -209,6 +217,11 @@ def _attach_to_same(name: str, definition: Definition, python: str | None) -> Ob
     differences = []
     if found["digest"] != definition.digest():
         differences.append(f"it runs {found['summary']}, not this {definition.summary()}")
+    if wanted is not None:
+        from .environment import base_of, difference
+
+        differences += difference(wanted, found["executable"])
+        found = base_of(found, python)
     if python is not None and not _is_interpreter(python, found):
         differences.append(f"it runs under {found['executable']}, not {python}")
     if differences:
@@ -220,7 +233,7 @@ def _attach_to_same(name: str, definition: Definition, python: str | None) -> Ob
     return enter(session, channel)
 
 
-def _absolute_python(python_exe: str | os.PathLike[str] | None) -> str | None:
+def absolute_python(python_exe: str | os.PathLike[str] | None) -> str | None:
     """A path as an absolute one, since the supervisor works elsewhere; all else as it is."""
     if python_exe is None:
         return None

@@ -29,6 +29,10 @@ class Options(TypedDict, total=False):
     """Its working directory. Default: the caller's."""
     restart: Literal["never", "on-failure", "always"]
     """Start it anew when it dies. Default: never."""
+    requirements: Sequence[str] | str | os.PathLike[str] | None
+    """Packages that its interpreter has to have: a list of lines such as "numpy<2", or the path of
+    a requirements file or a `pyproject.toml`, or "script" for the header of the script. It runs in
+    an environment with these, built where there is none yet. Default: those of the interpreter."""
     preload: Sequence[str]
     """Names of modules that are imported there before the definition. Default: none."""
     start_timeout: float

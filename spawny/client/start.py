@@ -10,6 +10,8 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from ..address import call_socket, runtime_directory
 from ..control import StartDaemon
@@ -29,6 +31,9 @@ from .run import END_SECONDS, end_daemon
 from .session import Session
 from .supervisor import connect
 
+if TYPE_CHECKING:
+    from ..environments.requirements import Requirements
+
 # The supervisor enforces start_timeout; this is for its own reaction on top.
 READY_GRACE_SECONDS = 15.0
 
@@ -37,15 +42,20 @@ _KERNEL = os.path.join(os.path.dirname(os.path.abspath(wire.__file__)), "boot.py
 
 
 def start(
-    definition: Definition, python: str | None, logger: logging.Logger | None, options: Options
+    definition: Definition,
+    python: str | None,
+    logger: logging.Logger | None,
+    options: Options,
+    wanted: Requirements | None = None,
 ) -> ObjectProxy:
     """Have the supervisor start a daemon, or find the one of this name; its root's proxy."""
     logger = logger or default_logger()
-    request = _request(definition, python, options)
-    session = Session(request.name, call_socket(runtime_directory(), request.name))
-    logger.info("[DaemonProxy] spawning child process...")
-    with connect() as supervisor:
-        started = supervisor.start(request)
+    with _interpreter(python, wanted, options, logger) as python:
+        request = _request(definition, python, options)
+        session = Session(request.name, call_socket(runtime_directory(), request.name))
+        logger.info("[DaemonProxy] spawning child process...")
+        with connect() as supervisor:
+            started = supervisor.start(request)
     try:
         channel = session.connect(request.start_timeout + READY_GRACE_SECONDS)
     except CallTimeout:
@@ -59,6 +69,17 @@ def start(
     proxy = enter(session, channel) if started.existing else _enter_new(session, channel)
     logger.info("[DaemonProxy] spawning child process... DONE. PID=%s", session.pid)
     return proxy
+
+
+def _interpreter(
+    python: str | None, wanted: Requirements | None, options: Options, logger: logging.Logger
+) -> AbstractContextManager[str | None]:
+    """Where packages are required, that of an environment, which stays as long as this lasts."""
+    if wanted is None:
+        return nullcontext(python)
+    from .environment import interpreter_with
+
+    return interpreter_with(wanted, python, _environment(options.get("env", {})), logger)
 
 
 def _request(definition: Definition, python: str | None, options: Options) -> StartDaemon:

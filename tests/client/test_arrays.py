@@ -13,7 +13,7 @@ import pytest
 import spawny
 from spawny import ObjectProxy, SerializationError
 from tests.client import arrays
-from tests.environments import environment
+from tests.venvs import environment
 
 np = pytest.importorskip("numpy")
 pd = pytest.importorskip("pandas")

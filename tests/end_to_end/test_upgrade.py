@@ -15,7 +15,7 @@ import spawny
 from spawny.cli import main
 from spawny.errors import UpgradeFailed
 from spawny.paths import locate
-from tests import environments
+from tests import venvs
 from tests.supervisor.site import Supervised
 
 REPOSITORY = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def upgrade_from(place: Path, home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", f"{run}; sys.exit(main(['supervisor', 'upgrade']))"],
         cwd="/",
-        env=environments.without_ours(home),
+        env=venvs.without_ours(home),
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -219,12 +219,12 @@ def test_from_an_older_release(
     pytestconfig: pytest.Config, wheel: Path, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A call that is under way goes on; the daemon, its state and its restart policy stay."""
-    old = environments.released(pytestconfig, wheel)
+    old = venvs.released(pytestconfig, wheel)
     text = (
         "import spawny; spawny.run_script('import threading\\nn = [1]\\n"
         "gate = threading.Event()', name='kept', restart='always')"
     )
-    subprocess.run([old, "-c", text], env=environments.without_ours(home), check=True, cwd="/")
+    subprocess.run([old, "-c", text], env=venvs.without_ours(home), check=True, cwd="/")
     supervisor = spawny.connect()
     before = supervisor.version()
     assert before.version != spawny.__version__

@@ -14,7 +14,7 @@ from spawny import control
 from spawny.control import StartDaemon
 from spawny.errors import VersionMismatch
 from spawny.paths import locate
-from tests import environments
+from tests import venvs
 
 REPOSITORY = Path(__file__).parents[2]
 WHEELS = sorted((REPOSITORY / "tests" / "wheels").glob("*.whl"))
@@ -42,7 +42,7 @@ print("lived under", welcome.version)
 @pytest.fixture(params=WHEELS, ids=lambda wheel: wheel.name.split("-")[1])
 def old(request: pytest.FixtureRequest) -> str:
     """The python of an environment with an older spawny."""
-    return environments.released(request.config, request.param)
+    return venvs.released(request.config, request.param)
 
 
 def run(python: str, home: Path, script: str, *, succeeds: bool = True) -> str:
@@ -50,7 +50,7 @@ def run(python: str, home: Path, script: str, *, succeeds: bool = True) -> str:
     done = subprocess.run(
         [python, "-c", script],
         cwd=home,
-        env=environments.without_ours(home),
+        env=venvs.without_ours(home),
         capture_output=True,
         text=True,
         timeout=SECONDS,
