@@ -2,7 +2,7 @@
 # Python >= 3.11. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test soak chaos fuzz coverage readme demo lint format types docs bench endurance transparency clean
+.PHONY: help venv test soak chaos fuzz coverage readme demo lint format types docs bench endurance transparency libraries clean
 
 PYTHON ?=
 PYTEST_ARGS ?=
@@ -138,6 +138,11 @@ endurance: .venv/.dev  ## what shows after long, or with many; KILLS= CYCLES= DA
 
 transparency: .venv-bench/.installed  ## CPython's own tests on proxies, beside their peers
 	.venv-bench/bin/python -m tests.transparency.scoreboard
+
+LIBRARIES ?=
+
+libraries: .venv/.dev  ## numpy, pandas, scikit-learn, Flask, torch in daemons; needs an index; LIBRARIES="numpy"
+	$(BIN)/python -m tests.libraries.run $(LIBRARIES)
 
 clean:  ## remove everything that the other targets made
 	rm -rf .venv .venv-bench build dist htmlcov .coverage .coverage.* docs/_build
