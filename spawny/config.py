@@ -40,6 +40,7 @@ class DeclaredDaemon:
     env: Mapping[str, str] = field(default_factory=dict)
     idle_timeout: float | None = None
     restart: str = "never"
+    requirements: tuple[str, ...] | str | None = None
     preload: tuple[str, ...] = ()
     start_timeout: float = 60.0
     max_rss: int | None = None
@@ -339,6 +340,10 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "idle_timeout": (_is_seconds, "a number of seconds"),
     "restart": _one_of("never", "on-failure", "always"),
+    "requirements": (
+        lambda value: _is_text(value) or (isinstance(value, list) and all(map(_is_text, value))),
+        "a list of texts such as 'numpy<2', the path of a file, or 'script'",
+    ),
     "preload": (
         lambda value: isinstance(value, list) and all(map(_is_module, value)),
         "a list of modules' names",
@@ -354,6 +359,15 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 # Those that are a field of `DeclaredDaemon` as they are.
 _OPTIONS = frozenset(
-    {"env", "idle_timeout", "restart", "preload", "start_timeout", "output", "autostart"}
+    {
+        "env",
+        "idle_timeout",
+        "restart",
+        "requirements",
+        "preload",
+        "start_timeout",
+        "output",
+        "autostart",
+    }
     | {"max_calls", "max_age", "call_deadline"}
 )

@@ -114,8 +114,32 @@ def test_a_size_may_be_a_number(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "requirements"),
+    [
+        ("['numpy<2', 'six']", ("numpy<2", "six")),
+        ("[]", ()),
+        ("'requirements.txt'", "requirements.txt"),
+    ],
+)
+def test_requirements_are_as_a_client_writes_them(
+    path: Path, written: str, requirements: object
+) -> None:
+    """A list of lines, or a file; who builds will read it."""
+    path.write_text(f"[daemons.web]\nmodule = 'a'\nrequirements = {written}\n")
+    assert config.load(path).daemons["web"].requirements == requirements
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        (
+            "[daemons.web]\nmodule = 'a'\nrequirements = ['']\n",
+            "3: [daemons.web] requirements must be a list of texts such as 'numpy<2', the path",
+        ),
+        (
+            "[daemons.web]\nmodule = 'a'\nrequirements = 1\n",
+            "3: [daemons.web] requirements must be",
+        ),
         ("[supervisor\n", " Expected"),
         ("# \udcff\n", " 'utf-8' codec can't decode"),
         ("supervisor = 3\n", "1: [supervisor] must be a table"),

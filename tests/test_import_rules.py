@@ -154,7 +154,7 @@ def test_root_modules_have_no_cycles() -> None:
         ("interpreters", {"interpreters", "root"}),
         ("environments", {"environments", "interpreters", "root"}),
         ("client", {"client", "environments", "interpreters", "root", "kernel"}),
-        ("supervisor", {"supervisor", "interpreters", "root", "kernel"}),
+        ("supervisor", {"supervisor", "environments", "interpreters", "root", "kernel"}),
         ("cli", {"cli", "client", "environments", "interpreters", "root"}),
     ],
 )

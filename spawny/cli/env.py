@@ -10,10 +10,11 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidRequest
+from ..errors import InterpreterNotFound, InvalidRequest
 from ..paths import locate
 from . import reach, show
 from .exits import OK
@@ -141,13 +142,15 @@ def perform_prune(options: argparse.Namespace) -> int:
     """Remove what is not used, and say what that frees."""
     if options.names and (options.all or options.older_than is not None):
         raise InvalidRequest("say which to remove by name, by --older-than or by --all")
-    daemons = _daemons_by_environment()
+    daemons, declared = _daemons_by_environment(), _declared_environments()
     own = shared = 0
     for environment in _chosen(options):
-        if users := daemons.get(environment.name):
+        name = environment.name
+        if name in daemons or name in declared:
             environment.touch()  # who knows how long the daemon has run: it is used now
             if options.names or options.all:
-                print(f"kept {environment.name}: used by {', '.join(users)}")
+                users = daemons.get(name) or [f"{declared[name]}, which is declared"]
+                print(f"kept {name}: used by {', '.join(users)}")
             continue
         built, size = environment.built(), environment.size()
         if not (options.dry_run or _remove(environment)):
@@ -230,6 +233,27 @@ def _daemons_by_environment() -> dict[str, list[str]]:
         name = key.name_in(daemon.python, directory)
         if name is not None:
             found.setdefault(name, []).append(daemon.name)
+    return found
+
+
+def _declared_environments() -> dict[str, str]:
+    """The environments of declared daemons, each with the name of one; raises `InvalidRequest`
+    where the configuration is not to be read."""
+    from .. import config
+
+    path = locate().config_file
+    found = {}
+    for name, daemon in config.load(path).daemons.items():
+        if daemon.requirements:
+            from ..environments import declared
+
+            python = reach.supervisor_python()
+            wanted = declared.required(daemon, str(path.parent))
+            with suppress(InterpreterNotFound):
+                if wanted and (
+                    there := declared.environment(daemon, wanted, str(path.parent), python)
+                ):
+                    found[there.name] = name
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from ..client.autostart import supervisor_listens
@@ -38,3 +39,8 @@ def supervisor() -> Supervisor:
     from ..client.supervisor import connect  # with it comes zmq
 
     return connect()
+
+
+def supervisor_python() -> str:
+    """The interpreter of the supervisor; where none runs, that of the one to come: ours."""
+    return supervisor().version().python if is_running() else sys.executable

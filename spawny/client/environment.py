@@ -49,26 +49,34 @@ def difference(wanted: Requirements, executable: str) -> list[str]:
 def base_of(found: dict[str, Any], python: str | None) -> dict[str, Any]:
     """What a daemon says of its interpreter, as the one that its environment was made with says.
 
-    Told by the links alone: where `python` is a path to the same file, it is that.
+    Told by the links alone: where `python` leads to the same file, it is that.
     """
-    if python is None or os.sep not in python:
+    from ..interpreters.spec import parse
+
+    if python is None or (os.sep not in python and parse(python) is not None):
         return found
-    for path in (python, os.path.join(python, "bin", "python")):
-        if os.path.isfile(path) and os.path.samefile(path, found["executable"]):
-            return {**found, "executable": path}
+    from ..interpreters.choose import look
+
+    path = look(python, os.environ, _cwd())
+    if path is not None and os.path.realpath(path) == os.path.realpath(found["executable"]):
+        return {**found, "executable": python}
     return found
 
 
 @contextmanager
 def interpreter_with(
-    wanted: Requirements, python: str | None, environ: Mapping[str, str], logger: logging.Logger
+    wanted: Requirements,
+    python: str | None,
+    environ: Mapping[str, str],
+    logger: logging.Logger,
+    cwd: str | None = None,
 ) -> Iterator[str]:
     """The interpreter of an environment with these requirements, which is built if need be."""
     from ..environments.obtain import obtained
     from ..environments.progress import progress_to
 
     progress = progress_to(sys.stderr, logger.getChild("environments").info)
-    with obtained(wanted, python, environ, _cwd(), progress) as environment:
+    with obtained(wanted, python, environ, cwd or _cwd(), progress) as environment:
         yield os.fspath(environment.python)
 
 

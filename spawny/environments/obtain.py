@@ -62,6 +62,25 @@ def obtained(
         lock.close()
 
 
+def present(
+    wanted: Requirements, python: str | None, environ: Mapping[str, str], cwd: str
+) -> Environment | None:
+    """One that is there already, wherever its packages came from; None where there is none.
+
+    Raises `InterpreterNotFound`.
+    """
+    base = _base(wanted, python, environ, cwd)
+    for environment in Store(locate()).all():
+        if key.has(os.fspath(environment.python), wanted):
+            built = environment.built()
+            if built is not None and (built.base, built.version) == (
+                base.executable,
+                base.version_text,
+            ):
+                return environment
+    return None
+
+
 def _build(
     environment: Environment,
     lock: Lock,

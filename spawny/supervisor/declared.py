@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .. import config, control
 from ..errors import InterpreterNotFound, InvalidRequest
@@ -52,9 +53,12 @@ def not_reloaded(caller: Caller | None, dry_run: bool, problem: str) -> ReloadRe
 def _declared(daemon: config.DeclaredDaemon, folder: str) -> Declared:
     environ: Mapping[str, str] = {**os.environ, **daemon.env}
     python = daemon.python or sys.executable
-    interpreter, problem = None, ""
+    interpreter, problem, keys = None, "", daemon.keys
     try:
-        interpreter = interpreters.resolve(python, environ, folder)
+        if daemon.requirements:
+            python, problem, keys = _with_requirements(daemon, folder)
+        if not problem:
+            interpreter = interpreters.resolve(python, environ, folder)
     except (InterpreterNotFound, ValueError) as error:
         problem = str(error)
     request = control.StartDaemon(
@@ -79,4 +83,24 @@ def _declared(daemon: config.DeclaredDaemon, folder: str) -> Declared:
         preload=list(daemon.preload),
         definition=daemon.definition.payload(),
     )
-    return Declared(request, interpreter, problem, daemon.autostart, daemon.keys)
+    return Declared(request, interpreter, problem, daemon.autostart, keys)
+
+
+def _with_requirements(
+    daemon: config.DeclaredDaemon, folder: str
+) -> tuple[str, str, Mapping[str, Any]]:
+    """The interpreter that has what it requires; a problem where there is none; and the keys of its
+    table, in which requirements change with the files that they name, and with their environment.
+    """
+    from ..environments import declared  # most configurations require nothing
+
+    wanted = declared.required(daemon, folder)
+    if wanted is None:
+        return daemon.python or sys.executable, "", daemon.keys
+    found = declared.environment(daemon, wanted, folder, sys.executable)
+    path = os.fspath(found.python) if found else ""
+    keys = {**daemon.keys, "requirements": (wanted, path)}
+    if found:
+        return path, "", keys
+    missing = f"there is no environment with {wanted.summary()} yet: spawny reload builds it"
+    return path, missing, keys

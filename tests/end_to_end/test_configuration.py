@@ -176,3 +176,50 @@ def test_a_service_reloads_on_sighup(config: Path, site: Supervised) -> None:
             assert client.status("web").state in ("starting", "loading", "ready")
             assert isinstance(client.ask(control.Shutdown()), control.Done)
     assert f"reloaded: nothing: {config}:" in site.log_of(service)
+
+
+REQUIRING = """
+[daemons.web]
+script = "shop.py"
+requirements = ["-r needed.txt"]
+autostart = true
+"""
+
+
+def test_a_reload_builds_what_declared_daemons_require(
+    config: Path, wheels: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The supervisor builds nothing: it says who does. A change of the file counts as one."""
+    (config.parent / "shop.py").write_text("from importlib import import_module as load")
+    (config.parent / "needed.txt").write_text("demo<2")
+    config.write_text(REQUIRING)
+    with pytest.raises(spawny.InterpreterNotFound, match="demo<2 yet: spawny reload builds it"):
+        spawny.attach("web")
+    assert main(["reload", "--dry-run"]) == 0
+    assert capsys.readouterr().out == "nothing has changed\n"
+    assert main(["reload"]) == 0
+    assert capsys.readouterr().out == "[daemons.web] changed (requirements): starts\n"
+    web = spawny.attach("web")
+    assert web.load("demo").version == "1.0"
+    assert main(["reload"]) == 0
+    assert capsys.readouterr().out == "nothing has changed\n"
+    (config.parent / "needed.txt").write_text("demo>1")
+    assert main(["reload"]) == 0
+    assert capsys.readouterr().out == "[daemons.web] changed (requirements): restarts\n"
+    assert spawny.attach("web").load("demo").version == "2.0"
+    spawny.connect().stop("web")
+    assert main(["env", "prune", "--all"]) == 0
+    assert "used by web, which is declared" in capsys.readouterr().out
+    assert spawny.attach("web").load("demo").version == "2.0"
+    spawny.connect().stop("web")
+
+
+def test_requirements_that_cannot_be_read_are_named(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the check, and by a reload, which changes nothing."""
+    (config.parent / "shop.py").write_text("")
+    config.write_text(REQUIRING)
+    for command in (["config", "check"], ["reload"], ["env", "prune"]):
+        assert main(command) == 2
+        assert "cannot read" in capsys.readouterr().err
