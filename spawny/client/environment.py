@@ -51,10 +51,12 @@ def base_of(found: dict[str, Any], python: str | None) -> dict[str, Any]:
 
     Told by the links alone: where `python` leads to the same file, it is that.
     """
+    if python is None:
+        return found
     from ..interpreters.spec import parse
 
-    if python is None or (os.sep not in python and parse(python) is not None):
-        return found
+    if os.sep not in python and parse(python) is not None:
+        return found  # a version, which it tells itself
     from ..interpreters.choose import look
 
     path = look(python, os.environ, _cwd())

@@ -47,7 +47,7 @@ def test_an_empty_one_requires_no_packages() -> None:
         ("# dependencies = 'numpy'", "list of texts"),
         ("# requires-python = 3.8", "requires-python"),
         ("# [tool.uv.sources]\n# six = {url = 'https://example.org'}", "'sources' in"),
-        ("# ///\n\n# /// script\n# x = 1", "more than one"),
+        ("# x = 1\n# ///\n\n# /// script\n# x = 1", "more than one"),
     ],
 )
 def test_a_wrong_one_is_refused(content: str, said: str) -> None:
