@@ -198,7 +198,7 @@ def _chosen(options: argparse.Namespace) -> list[Environment]:
     found = list(_store().all())
     if options.names:
         for name in options.names:
-            if not any(each.name.startswith(name) for each in found):
+            if not name or not any(each.name.startswith(name) for each in found):
                 raise InvalidRequest(f"there is no environment {name!r}; see: spawny env ls")
         return [each for each in found if each.name.startswith(tuple(options.names))]
     age = options.older_than
@@ -213,6 +213,7 @@ def _remove(environment: Environment) -> bool:
     if not lock.try_own():
         lock.close()
         return False
+    lock.tell(f"process {os.getpid()}")
     try:
         environment.remove()
     except BaseException:

@@ -53,16 +53,18 @@ def base_of(found: dict[str, Any], python: str | None) -> dict[str, Any]:
     """
     if python is None:
         return found
-    from ..interpreters.spec import parse
+    base = os.path.realpath(found["executable"])
+    paths: list[str | None] = [python, os.path.join(python, "bin", "python")]
+    if os.sep not in python:
+        from ..interpreters.spec import parse
 
-    if os.sep not in python and parse(python) is not None:
-        return found  # a version, which it tells itself
-    from ..interpreters.choose import look
+        if parse(python) is not None:
+            return found  # a version, which it tells itself
+        from ..interpreters.choose import look  # by the name of an environment, or an alias
 
-    path = look(python, os.environ, _cwd())
-    if path is not None and os.path.realpath(path) == os.path.realpath(found["executable"]):
-        return {**found, "executable": python}
-    return found
+        paths = [look(python, os.environ, _cwd())]
+    is_same = any(path and os.path.realpath(path) == base for path in paths)
+    return {**found, "executable": python} if is_same else found
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def _build(
 
 def _wait(lock: Lock, wanted: Requirements, progress: Progress) -> None:
     who = lock.told() or "another process"
-    progress.say(f"waiting for {who}, which builds the environment with {wanted.summary()}")
+    progress.say(f"waiting for {who}, which works at the environment with {wanted.summary()}")
 
 
 def _base(wanted: Requirements, python: str | None, environ: Mapping[str, str], cwd: str) -> Base:

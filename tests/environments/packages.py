@@ -40,6 +40,11 @@ backend-path = ["."]
 BACKEND = """
 import os, sys, zipfile
 HERE = {here!r}
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    os.mkdir(folder + "/slow-1.0.dist-info")
+    with open(folder + "/slow-1.0.dist-info/METADATA", "w") as file:
+        file.write({metadata!r})
+    return "slow-1.0.dist-info"
 def build_wheel(folder, config_settings=None, metadata_directory=None):
     with open(HERE + "/began", "w") as file:
         file.write(str(os.getpid()))

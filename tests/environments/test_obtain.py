@@ -5,13 +5,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from spawny.environments.obtain import obtained
+from spawny.environments.progress import Lines
+from spawny.environments.requirements import Requirements
 from spawny.environments.store import Store
 from spawny.errors import InterpreterNotFound
 from spawny.paths import locate
+from tests import interpreters
 from tests.cli.processes import COMMAND, environment, spawny
 from tests.end_to_end.processes import is_gone
 from tests.environments.packages import SlowProject
@@ -20,11 +25,24 @@ pytestmark = pytest.mark.usefixtures("home", "wheels")
 
 RACERS = 6
 
+# The command where uv is not there.
+WITHOUT_UV = """
+import sys
+from spawny.cli import main
+from spawny.environments import obtain
+obtain.find_uv = lambda environ: None
+sys.exit(main(sys.argv[1:]))
+"""
 
-def building(*arguments: str) -> "subprocess.Popen[str]":
-    """A process that builds, with its stderr to read."""
+COMMANDS = {"uv": COMMAND, "pip": (sys.executable, "-c", WITHOUT_UV)}
+
+with_both = pytest.mark.parametrize("tool", COMMANDS)
+
+
+def building(*arguments: str, tool: str = "uv") -> "subprocess.Popen[str]":
+    """A process that builds, with its stderr to read; where uv is not here, by pip anyway."""
     return subprocess.Popen(
-        [*COMMAND, "env", "build", *arguments],
+        [*COMMANDS[tool], "env", "build", *arguments],
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -58,6 +76,20 @@ def test_of_many_processes_one_builds() -> None:
     assert (path / "bin" / "demo").exists()
 
 
+def test_of_many_threads_one_builds() -> None:
+    """They are of one process, and no less others."""
+    shown: list[str] = []
+
+    def obtain(_: int) -> str:
+        wanted = Requirements(("demo",))
+        with obtained(wanted, None, os.environ, "/", Lines(shown.append)) as found:
+            return found.name
+
+    with ThreadPoolExecutor(RACERS) as threads:
+        assert len(set(threads.map(obtain, range(RACERS)))) == 1
+    assert sum("building an environment" in line for line in shown) == 1
+
+
 def test_those_who_wait_are_told_for_whom(tmp_path: Path) -> None:
     """And go on when it is there."""
     project = SlowProject(tmp_path)
@@ -73,19 +105,20 @@ def test_those_who_wait_are_told_for_whom(tmp_path: Path) -> None:
     assert "building" not in error
 
 
+@with_both
 def test_what_a_killed_client_left_is_not_believed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its tool may go on for a while: so long the next one waits, and builds anew."""
     monkeypatch.setenv("UV_NO_CACHE", "1")
     project = SlowProject(tmp_path)
-    first = building(str(project.path))
+    first = building(str(project.path), tool=tool)
     project.wait()
     first.kill()
     first.communicate()
     (store,) = Store(locate()).all()
     assert store.built() is None
-    second = building(str(project.path))
+    second = building(str(project.path), tool=tool)
     said = until(second, "ing ")
     # uv and pip hold the lock as long as they live.
     assert f"waiting for process {first.pid}" in said
@@ -99,10 +132,11 @@ def test_what_a_killed_client_left_is_not_believed(
     assert store.built() is not None
 
 
-def test_an_interrupt_ends_the_build_and_all_of_its_processes(tmp_path: Path) -> None:
+@with_both
+def test_an_interrupt_ends_the_build_and_all_of_its_processes(tool: str, tmp_path: Path) -> None:
     """Nothing is left, and the next build begins from nothing."""
     project = SlowProject(tmp_path)
-    client = building(str(project.path))
+    client = building(str(project.path), tool=tool)
     backend = project.wait()
     client.send_signal(signal.SIGINT)
     client.communicate(timeout=100)
@@ -134,26 +168,32 @@ def test_a_full_disk_is_told(home: Path) -> None:
     assert ended.stdout == ""
 
 
-def test_requires_python_chooses_the_interpreter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The caller's where that is one of them, another where there is; one that was chosen stays."""
-    from spawny.client.environment import interpreter_with
-    from spawny.environments.requirements import Requirements
-
+def test_requires_python_is_heeded() -> None:
+    """By the caller's interpreter, and by one that was chosen."""
     here = "{}.{}".format(*sys.version_info)
-    logger = __import__("logging").getLogger("quiet")
     for needed, python in ((f">={here}", None), (f"=={here}.*", here)):
-        with interpreter_with(
-            Requirements(("demo",), requires_python=needed), python, os.environ, logger
-        ) as found:
-            said = subprocess.check_output([found, "--version"], text=True)
+        wanted = Requirements(("demo",), requires_python=needed)
+        with obtained(wanted, python, os.environ, "/", Lines(print)) as found:
+            said = subprocess.check_output([found.python, "--version"], text=True)
             assert said.startswith(f"Python {here}.")
+    impossible = Requirements(requires_python="<3.6")
     with (
         pytest.raises(InterpreterNotFound, match=r"is not <3\.6"),
-        interpreter_with(Requirements(requires_python="<3.6"), here, os.environ, logger),
+        obtained(impossible, here, os.environ, "/", Lines(print)),
     ):
         pass
+
+
+@pytest.mark.skipif(len(interpreters.find()) < 2, reason="there is no other interpreter")
+def test_requires_python_finds_another_interpreter() -> None:
+    """Where the caller's is none of those."""
+    other = next(each for each in interpreters.find() if each.version[:2] != sys.version_info[:2])
+    needed = "=={}.{}.*".format(*other.version)
+    wanted = Requirements(("demo",), requires_python=needed)
+    with obtained(wanted, None, os.environ, "/", Lines(print)) as found:
+        built = found.built()
+        assert built is not None
+        assert built.version.startswith("{}.{}.".format(*other.version))
 
 
 def test_one_in_use_is_not_removed() -> None:
