@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sysconfig
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -70,15 +71,11 @@ class Tools:
 
 
 def find_uv(environ: Mapping[str, str]) -> str | None:
-    """The uv of the extra `spawny[envs]`, else the one on PATH."""
-    try:
-        import uv
-    except ImportError:
-        pass
-    else:
-        with suppress(FileNotFoundError):
-            return str(uv.find_uv_bin())
-    return shutil.which("uv", path=environ.get("PATH"))
+    """The uv of the extra `spawny[envs]`, which is beside our own commands; else that on PATH."""
+    # Not by `import uv`: that may be a module of the user's.
+    schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    ours = os.pathsep.join(sysconfig.get_path("scripts", each) for each in schemes)
+    return shutil.which("uv", path=ours) or shutil.which("uv", path=environ.get("PATH"))
 
 
 def build(environment: Environment, wanted: Requirements, base: Base, tools: Tools) -> None:

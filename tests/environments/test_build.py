@@ -175,16 +175,14 @@ def test_an_interpreter_without_venv_says_what_to_install(
 
 
 def test_uv_is_that_of_the_extra_or_on_the_path(tmp_path: Path) -> None:
-    """Its own package knows where it is."""
+    """The extra puts it beside the interpreter's other commands."""
     (tmp_path / "uv").write_text("")
     (tmp_path / "uv").chmod(0o755)
-    try:
-        import uv
-    except ImportError:
-        assert find_uv({"PATH": str(tmp_path)}) == str(tmp_path / "uv")
+    beside = Path(sys.executable).parent / "uv"
+    expected = beside if beside.exists() else tmp_path / "uv"
+    assert find_uv({"PATH": str(tmp_path)}) == str(expected)
+    if not beside.exists():
         assert find_uv({"PATH": "/nonexistent"}) is None
-    else:
-        assert find_uv({"PATH": str(tmp_path)}) == uv.find_uv_bin()
 
 
 def test_a_base_is_never_of_an_environment(tmp_path: Path) -> None:
