@@ -120,7 +120,7 @@ def show_progress(logger: logging.Logger) -> None:
     """Have what is built shown on stderr; not the rest of what this logger says."""
     progress = logger.getChild("environments")
     progress.setLevel(logging.INFO)
-    progress.addHandler(logging.StreamHandler(sys.stderr))
+    progress.handlers[:] = [logging.StreamHandler(sys.stderr)]
     progress.propagate = False
 
 
@@ -142,6 +142,7 @@ def perform_prune(options: argparse.Namespace) -> int:
     """Remove what is not used, and say what that frees."""
     if options.names and (options.all or options.older_than is not None):
         raise InvalidRequest("say which to remove by name, by --older-than or by --all")
+    asked_at = time.time()
     daemons, declared = _daemons_by_environment(), _declared_environments()
     own = shared = 0
     for environment in _chosen(options):
@@ -153,12 +154,12 @@ def perform_prune(options: argparse.Namespace) -> int:
                 print(f"kept {name}: used by {', '.join(users)}")
             continue
         built, size = environment.built(), environment.size()
-        if not (options.dry_run or _remove(environment)):
-            print(f"kept {environment.name}: it is in use at this moment")
+        if not _remove(environment, asked_at, options.dry_run):
+            print(f"kept {name}: it is in use at this moment")
             continue
         what = f"Python {built.version} with {_summary(built)}" if built else "not built whole"
         verb = "would remove" if options.dry_run else "removed"
-        print(f"{verb} {environment.name} ({what}): {show.size(size.total)}")
+        print(f"{verb} {name} ({what}): {show.size(size.total)}")
         own, shared = own + size.own, shared + size.shared
     rest = f"; {show.size(shared)} more were shared with the cache of uv" if shared else ""
     print(f"{'would free' if options.dry_run else 'freed'} {show.size(own)}{rest}")
@@ -207,20 +208,20 @@ def _chosen(options: argparse.Namespace) -> list[Environment]:
     return [each for each in found if each.built() is None or each.used_at() <= then]
 
 
-def _remove(environment: Environment) -> bool:
-    """Remove it, unless somebody builds it or is starting a daemon in it."""
+def _remove(environment: Environment, asked_at: float, dry_run: bool) -> bool:
+    """Remove it, unless somebody builds it or is starting a daemon in it, or has done so since we
+    asked which daemons there are. A dry run only says whether it would."""
     lock = environment.lock()
-    if not lock.try_own():
-        lock.close()
-        return False
-    lock.tell(f"process {os.getpid()}")
+    is_free = lock.try_own() and environment.used_at() < asked_at
     try:
-        environment.remove()
+        if is_free and not dry_run:
+            lock.tell(f"process {os.getpid()}")
+            environment.remove()
     except BaseException:
         lock.close()
         raise
-    lock.close(remove=True)
-    return True
+    lock.close(remove=is_free and not dry_run)
+    return is_free
 
 
 def _daemons_by_environment() -> dict[str, list[str]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from spawny.cli import env
+from spawny.environments.store import Store
 from spawny.paths import locate
 from tests.cli.processes import Ended, spawny
 
@@ -97,6 +99,17 @@ def test_prune_removes_those_that_are_named() -> None:
     good(spawny("env", "prune", first.name[:20]))
     assert not first.exists()
     assert second.exists()
+
+
+def test_prune_keeps_what_was_used_since_it_asked_for_daemons() -> None:
+    """The daemon that was started in it is not among those that it was told of."""
+    path = build("demo")
+    environment = Store(locate()).environment(path.name)
+    assert not env._remove(environment, path.stat().st_mtime - 60, dry_run=False)
+    assert env._remove(environment, time.time(), dry_run=True)
+    assert path.exists()
+    assert env._remove(environment, time.time(), dry_run=False)
+    assert not path.exists()
 
 
 def test_prune_removes_what_was_not_built_whole() -> None:
