@@ -204,8 +204,12 @@ def test_a_reload_builds_what_declared_daemons_require(
     assert main(["reload"]) == 0
     assert capsys.readouterr().out == "nothing has changed\n"
     (config.parent / "needed.txt").write_text("demo>1")
+    events = spawny.connect().events()
     assert main(["reload"]) == 0
     assert capsys.readouterr().out == "[daemons.web] changed (requirements): restarts\n"
+    while next(events).kind != "ready":
+        pass
+    events.close()
     assert spawny.attach("web").load("demo").version == "2.0"
     spawny.connect().stop("web")
     assert main(["env", "prune", "--all"]) == 0
