@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CallTimeout, DaemonDied, StaleReference
+from ..errors import CallTimeout, DaemonDied, RemoteTraceback, StaleReference
 from ..kernel import wire
 from .proxy import ObjectProxy, checked_proxy, method_name_of, reference_of
 from .scope import Scope
@@ -179,10 +179,13 @@ class CallFuture(Future[Any]):
             reference = reference_of(task)
             try:
                 return reference.session.request(wire.METHOD, (reference.oid, "result", (), {}))
-            except StaleReference as error:
+            except (StaleReference, DaemonDied) as error:
+                if isinstance(error.__cause__, RemoteTraceback):
+                    raise  # it is what the coroutine has raised
+                name = reference.session.name
                 raise DaemonDied(
-                    f"daemon {reference.session.name!r} has ended, and the result of this call,"
-                    " which has run there, was not fetched before"
+                    f"daemon {name!r} has ended, and the result of this call, which has run there,"
+                    f" was not fetched before; see: spawny why {name}"
                 ) from error
 
         self._make = make

@@ -83,6 +83,7 @@ class Tasks:
         self._under_way = set()  # the loop itself does not keep tasks alive
         self._over = weakref.WeakSet()  # clients keep a task until they have its result
         self.on_over = None  # called when one of these is over
+        self._is_closing = False
 
     @property
     def is_under_way(self):
@@ -112,6 +113,8 @@ class Tasks:
 
     def _is_over(self, task):
         self._under_way.discard(task)
+        if self._is_closing:
+            return  # nobody could fetch what has come of it
         task.tell()
         self._over.add(task)
         if self.on_over is not None:
@@ -163,6 +166,7 @@ class Tasks:
 
     def close(self):
         """At the daemon's end: have what is still under way cancelled, so that it can clean up."""
+        self._is_closing = True
         if not self.is_pending or self._loop.is_closed():
             return
         asyncio = self._asyncio
