@@ -48,8 +48,8 @@ def test_one_that_changes_while_it_is_asked_is_asked_again(machine: Machine) -> 
     """What it said is of the one before."""
     after = machine.saying("after", "3.9.19")
     path = machine.saying("bin/python3.9", "3.9.18")
-    with open(path, "a") as file:
-        file.write(f"/bin/mv {after} {path}\n")
+    text = Path(path).read_text()
+    Path(path).write_text(text.replace("\n", f"\n/bin/mv {after} {path}\n", 1))
     assert survey(machine) == ["3.9.18"]
     assert survey(machine) == ["3.9.19"]
 
