@@ -98,6 +98,7 @@ coverage: .venv/.dev  ## see that what is decided is tested in every branch
 	$(BIN)/python -m coverage run --branch --source spawny -m pytest -q -p no:cacheprovider \
 		tests/supervisor/test_core.py tests/supervisor/test_core_properties.py \
 		tests/supervisor/test_limits.py tests/supervisor/test_budget.py \
+		tests/supervisor/test_drift.py \
 		tests/supervisor/test_lifecycle.py tests/supervisor/test_policy.py \
 		tests/supervisor/test_upgrade.py tests/supervisor/test_configuration.py \
 		tests/test_config.py tests/discovery/test_spec.py tests/supervisor/test_values.py \

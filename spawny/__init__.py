@@ -47,6 +47,9 @@ if TYPE_CHECKING:
         DaemonDied as DaemonDied,
     )
     from .errors import (
+        DaemonDrifted as DaemonDrifted,
+    )
+    from .errors import (
         DaemonExists as DaemonExists,
     )
     from .errors import (
@@ -54,6 +57,9 @@ if TYPE_CHECKING:
     )
     from .errors import (
         DaemonStartError as DaemonStartError,
+    )
+    from .errors import (
+        DriftWarning as DriftWarning,
     )
     from .errors import (
         EnvironmentFailed as EnvironmentFailed,
@@ -123,10 +129,12 @@ _HOME_OF = {
     "CallCancelled": ".errors",
     "CallTimeout": ".errors",
     "DaemonDied": ".errors",
+    "DaemonDrifted": ".errors",
     "DaemonExists": ".errors",
     "DaemonNotFound": ".errors",
     "DaemonStartError": ".errors",
     "EnvironmentFailed": ".errors",
+    "DriftWarning": ".errors",
     "InterpreterNotFound": ".errors",
     "InvalidRequest": ".errors",
     "RemoteError": ".errors",

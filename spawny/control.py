@@ -72,6 +72,7 @@ class StartDaemon(Message):
     `max_rss` is in bytes, `max_age` and `call_deadline` are in seconds.
     `kernel` is the client's own `boot.py`, so that the daemon speaks the client's call protocol;
     where that file is gone, as after an upgrade, or not given, the supervisor's own is used.
+    `replaces` is the pid of the process that if_exists="replace" is to replace, and no other.
     """
 
     name: str
@@ -97,6 +98,7 @@ class StartDaemon(Message):
     max_calls: int | None = since(2, None)
     max_age: float | None = since(2, None)
     call_deadline: float | None = since(2, None)
+    replaces: int | None = since(2, None)
     definition: bytes = b""
 
     @property
@@ -144,6 +146,18 @@ class RestartDaemon(Message):
     token: str = ""
     again: bool = since(2, False)
     asked_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewDaemon(RestartDaemon):
+    """The same for one that has drifted, as soon as no call runs there, and only where `pid` is its
+    process still: of several clients that find so, one has it restarted. With a `digest` it has
+    this definition from now on, as where the script that it was started from was edited."""
+
+    pid: int = 0
+    digest: str = ""
+    summary: str = ""
+    definition: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +259,8 @@ class DaemonStatus(Message):
     restarted), failed, stopped (by SIGSTOP), zombie (its main thread has ended, others go on),
     uninterruptible (in a wait of the kernel for over a second), unresponsive, unlinked; ended only
     where it was asked for by name. `cpu_percent` is of one core. `reason` says why it is in that
-    state, or why it last ended; `exit_code` or `signal_name` how, where that is known.
+    state, or why it last ended; `exit_code` or `signal_name` how, where that is known. `drift` is
+    what has changed since it was loaded, a text each.
     """
 
     name: str
@@ -278,6 +293,7 @@ class DaemonStatus(Message):
     max_age: float | None = None
     call_deadline: float | None = None
     restart_reason: str = ""
+    drift: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +417,7 @@ _MESSAGES: dict[str, type[Message]] = {
         ListDaemons,
         StopDaemon,
         RestartDaemon,
+        RenewDaemon,
         InterruptDaemon,
         ExplainDaemon,
         DumpStacks,
@@ -430,6 +447,7 @@ _SINCE: dict[str, int] = {
     "Upgrade": 2,
     "Reload": 2,
     "Reloaded": 2,
+    "RenewDaemon": 2,
     "ExplainDaemon": 2,
     "DumpStacks": 2,
 }

@@ -11,10 +11,12 @@ __all__ = [
     "CallCancelled",
     "CallTimeout",
     "DaemonDied",
+    "DaemonDrifted",
     "DaemonExists",
     "DaemonNotFound",
     "DaemonStartError",
     "EnvironmentFailed",
+    "DriftWarning",
     "InterpreterNotFound",
     "InvalidRequest",
     "RemoteError",
@@ -96,18 +98,39 @@ class StaleReference(SpawnyError, ReferenceError):
     """The object behind this proxy is gone: its daemon was restarted, or its session has ended."""
 
 
-class StaleModuleWarning(UserWarning):
-    """A module of the caller's own has changed on disk since the daemon imported it.
+class DaemonDrifted(SpawnyError):
+    """What a daemon was loaded from has changed since, and on_drift="error" was asked for.
 
-    `modules` is a list of (name, file).
+    `drift` is what has changed, a text each.
     """
 
-    def __init__(self, message: str, modules: list[tuple[str, str]]) -> None:
-        super().__init__(message, modules)
-        self.modules = modules
+    def __init__(self, message: str, drift: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.drift = drift or []
+
+
+class DriftWarning(UserWarning):
+    """What a daemon was loaded from has changed since: its script, modules of the caller's, its
+    interpreter, or what is installed for that.
+
+    `drift` is what has changed, a text each.
+    """
+
+    def __init__(self, message: str, drift: list[str]) -> None:
+        super().__init__(message, drift)
+        self.drift = drift
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class StaleModuleWarning(DriftWarning):
+    """Among that are modules of the caller's own: `modules` is a list of (name, file)."""
+
+    def __init__(self, message: str, drift: list[str], modules: list[tuple[str, str]]) -> None:
+        super().__init__(message, drift)
+        self.args = message, drift, modules
+        self.modules = modules
 
 
 class CallTimeout(SpawnyError, TimeoutError):

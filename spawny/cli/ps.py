@@ -28,6 +28,9 @@ STATE_COLOURS = {
     "unresponsive": "red",
 }
 
+# What it runs is not what it would run if it were started now; `spawny status` says more.
+_DRIFTED = ", drifted"
+
 _HEAD = (
     "NAME",
     "STATE",
@@ -73,7 +76,9 @@ def listing(daemons: list[DaemonStatus], width: int | None = None) -> str:
     """The daemons as a table."""
 
     def colour_of(title: str, cell: str) -> str:
-        return STATE_COLOURS.get(cell, "") if title == "STATE" else ""
+        if title != "STATE":
+            return ""
+        return "yellow" if cell.endswith(_DRIFTED) else STATE_COLOURS.get(cell, "")
 
     rows = [_row(each) for each in daemons]
     return show.table(_HEAD, rows, numbers=_NUMBERS, colour_of=colour_of, width=width)
@@ -83,7 +88,7 @@ def _row(daemon: DaemonStatus) -> list[str]:
     is_there = daemon.pid is not None
     return [
         daemon.name,
-        daemon.state,
+        daemon.state + (_DRIFTED if daemon.drift else ""),
         str(daemon.pid) if is_there else "-",
         daemon.version.removeprefix("cpython ") or daemon.python,
         show.duration(daemon.uptime_seconds) if is_there else "-",

@@ -50,6 +50,7 @@ def rows(daemon: DaemonStatus) -> list[tuple[str, str]]:
         ("reason", daemon.reason),
         ("ended", _end(daemon)),
         ("what", daemon.summary),
+        ("drift", "; ".join(daemon.drift)),
         ("busy", _busy(daemon)),
         ("python", daemon.python + version),
         ("memory", load if is_there else ""),

@@ -23,7 +23,7 @@ from .streams import RemoteIterator
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .options import Options
+    from .options import OnDrift, Options
 
 
 async def call(callable_proxy: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -66,9 +66,9 @@ async def iterate(proxy: Any) -> AsyncIterator[Any]:
 _END = object()
 
 
-async def attach(name: str) -> ObjectProxy:
+async def attach(name: str, on_drift: OnDrift = "warn") -> ObjectProxy:
     """As `spawny.attach`."""
-    return await asyncio.to_thread(launch.attach, name)
+    return await asyncio.to_thread(launch.attach, name, on_drift)
 
 
 async def run_script(

@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
     from ..definitions import Definition
     from ..environments.requirements import Requirements
-    from .options import Options
+    from .options import OnDrift, Options
     from .proxy import ObjectProxy
 
-# So many modules that have changed are named in a warning.
-SHOWN_MODULES = 5
+ON_DRIFT = ("warn", "restart", "error")
 
 # A daemon that is being restarted (its backoff is at most 30 s) is waited for by attach.
 ATTACH_SECONDS = 60.0
@@ -99,24 +98,38 @@ def run_object(
     return run_definition(definition, python_exe, logger, **options)
 
 
-def attach(name: str) -> ObjectProxy:
+def attach(name: str, on_drift: OnDrift = "warn") -> ObjectProxy:
     """The root proxy of the daemon of this name; starts nothing but a missing supervisor.
 
     Raises `DaemonNotFound` where there is none; waits for one that is starting or restarting.
-    Warns with `StaleModuleWarning` where it runs older code of the caller's than is on disk.
+    `on_drift` is what to do where its script, modules of the caller's, its interpreter or what is
+    installed for that have changed since it was loaded: `"warn"` with `DriftWarning`, `"restart"`
+    it as soon as no call runs there, or raise the `"error"` `DaemonDrifted`.
     """
+    if on_drift not in ON_DRIFT:
+        raise InvalidRequest(f"on_drift is one of {', '.join(ON_DRIFT)}, not {on_drift!r}")
     session = Session(name, call_socket(runtime_directory(), name))
-    return enter(session, reach(session))
+    return enter(session, reach(session), on_drift)
 
 
-def enter(session: Session, channel: Channel) -> ObjectProxy:
+def enter(session: Session, channel: Channel, on_drift: OnDrift = "warn") -> ObjectProxy:
     """The root's proxy, once the definition is ready; what it prints is shown meanwhile."""
-    changed = session.started.get("changed")
+    drift = session.started.get("drift")
+    if drift and on_drift != "warn":
+        from .drift import refusal, renewed
+
+        if on_drift == "error":
+            channel.close()
+            raise refusal(session.name, drift)
+        channel = renewed(session, channel, drift)
+        drift = session.started.get("drift")  # of what a restart does not help against
     try:
         proxy = session.wait_ready(channel)
         session.listen()
-        if changed:
-            _warn_of_changes(session.name, changed)
+        if drift:
+            from .drift import warn
+
+            warn(session.name, drift)
     except BaseException as error:
         session.leave_unused(channel)
         if isinstance(error, OSError) and not isinstance(error, TimeoutError):
@@ -125,25 +138,6 @@ def enter(session: Session, channel: Channel) -> ObjectProxy:
             raise start_failed(session.name, "it ended meanwhile", session.pid) from error
         raise
     return proxy
-
-
-def _warn_of_changes(name: str, changed: list[tuple[str, str]]) -> None:
-    """Say at the line of the caller's that attaches: what runs there is not what it reads here."""
-    import warnings
-
-    from ..errors import StaleModuleWarning
-
-    level, frame = 1, sys._getframe(0)
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("spawny."):
-        level, frame = level + 1, frame.f_back
-    shown = ", ".join(f"{module} ({file})" for module, file in changed[:SHOWN_MODULES])
-    if len(changed) > SHOWN_MODULES:
-        shown += f" and {len(changed) - SHOWN_MODULES} more"
-    text = (
-        f"daemon {name!r} runs older code than is on disk: {shown} changed since it was imported"
-        f' there. To have the new code: spawny restart {name}, or run_*(..., if_exists="replace")'
-    )
-    warnings.warn(StaleModuleWarning(text, changed), stacklevel=level)
 
 
 class Unanswered(DaemonNotFound):
@@ -185,7 +179,7 @@ def run_definition(
 
         check_options(options)
     python = absolute_python(python_exe)
-    name = options.get("name")
+    name, replaces = options.get("name"), None
     if name is not None:
         check_name(name)
     wanted = None
@@ -194,26 +188,42 @@ def run_definition(
 
         wanted = required(options["requirements"], definition)
     if name is not None and options.get("if_exists", "attach") == "attach":
-        proxy = _attach_to_same(name, definition, python, wanted)
-        if proxy is not None:
-            return proxy
+        session = Session(name, call_socket(runtime_directory(), name))
+        channel = _connected(session)
+        if channel is not None:
+            on_drift = options.get("on_drift", "warn")
+            differences = _differences(session.started, definition, python, wanted)
+            if not differences:
+                return enter(session, channel, on_drift)
+            channel.close()
+            if on_drift != "restart":
+                raise DaemonExists(
+                    f"daemon {name!r} exists and differs: {'; '.join(differences)}. Use another"
+                    ' name, if_exists="replace", or spawny.attach to use it as it is'
+                )
+            replaces = session.pid
     from .start import start
 
-    return start(definition, python, logger, options, wanted)
+    return start(definition, python, logger, options, wanted, replaces)
 
 
-def _attach_to_same(
-    name: str, definition: Definition, python: str | None, wanted: Requirements | None
-) -> ObjectProxy | None:
-    """The proxy of a running daemon of this name and definition; None where none runs."""
-    session = Session(name, call_socket(runtime_directory(), name))
+def _connected(session: Session) -> Channel | None:
+    """A connection to the daemon of this name; None where none runs."""
     try:
-        channel = session.connect()
+        return session.connect()
     except CallTimeout:
         raise
     except OSError:
         return None
-    found = session.started
+
+
+def _differences(
+    found: Mapping[str, Any],
+    definition: Definition,
+    python: str | None,
+    wanted: Requirements | None,
+) -> list[str]:
+    """What keeps a running daemon from being the one asked for, in words."""
     differences = []
     if found["digest"] != definition.digest():
         differences.append(f"it runs {found['summary']}, not this {definition.summary()}")
@@ -224,13 +234,7 @@ def _attach_to_same(
         found = base_of(found, python)
     if python is not None and not _is_interpreter(python, found):
         differences.append(f"it runs under {found['executable']}, not {python}")
-    if differences:
-        channel.close()
-        raise DaemonExists(
-            f"daemon {name!r} exists and differs: {'; '.join(differences)}."
-            ' Use another name, if_exists="replace", or spawny.attach to use it as it is'
-        )
-    return enter(session, channel)
+    return differences
 
 
 def absolute_python(python_exe: str | os.PathLike[str] | None) -> str | None:

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypedDict
 from ..errors import InvalidRequest
 from ..sizes import size_bytes
 
+OnDrift = Literal["warn", "restart", "error"]
+
 
 class Options(TypedDict, total=False):
     """What `run_script`, `run_module` and `run_object` take besides the definition."""
@@ -20,6 +22,10 @@ class Options(TypedDict, total=False):
     if_exists: Literal["attach", "replace", "error"]
     """What to do where a daemon of this name runs: attach if it has the same definition (else
     `DaemonExists`), replace it, or raise `DaemonExists`. Default: attach."""
+    on_drift: OnDrift
+    """What to do where the daemon that is found has drifted, see `attach`: warn, restart it, or
+    raise `DaemonDrifted`. "restart" replaces one of another definition or interpreter, too.
+    Default: warn."""
     idle_timeout: float | None
     """Seconds without any client until it ends, None for never. Default: 0 without a name, None
     with one."""
@@ -53,6 +59,7 @@ class Options(TypedDict, total=False):
 
 _CHOICES = {
     "if_exists": ("attach", "replace", "error"),
+    "on_drift": ("warn", "restart", "error"),
     "restart": ("never", "on-failure", "always"),
     "output": ("forward", "log"),
 }

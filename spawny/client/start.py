@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..address import call_socket, runtime_directory
@@ -47,11 +48,15 @@ def start(
     logger: logging.Logger | None,
     options: Options,
     wanted: Requirements | None = None,
+    replaces: int | None = None,
 ) -> ObjectProxy:
-    """Have the supervisor start a daemon, or find the one of this name; its root's proxy."""
+    """Have the supervisor start a daemon, in place of the one with the pid `replaces` if that still
+    runs, or find the one of this name; its root's proxy."""
     logger = logger or default_logger()
     with _interpreter(python, wanted, options, logger) as python:
         request = _request(definition, python, options)
+        if replaces is not None:
+            request = replace(request, if_exists="replace", replaces=replaces)
         session = Session(request.name, call_socket(runtime_directory(), request.name))
         logger.info("[DaemonProxy] spawning child process...")
         with connect() as supervisor:
@@ -66,7 +71,10 @@ def start(
         ) from error
     python_there = session.started["executable"]
     logger.info("[%s] Daemon started using python interpreter: %s", session.pid, python_there)
-    proxy = enter(session, channel) if started.existing else _enter_new(session, channel)
+    if started.existing:
+        proxy = enter(session, channel, options.get("on_drift", "warn"))
+    else:
+        proxy = _enter_new(session, channel)
     logger.info("[DaemonProxy] spawning child process... DONE. PID=%s", session.pid)
     return proxy
 

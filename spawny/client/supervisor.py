@@ -44,6 +44,7 @@ from ..control import (
     Refused,
     Reload,
     Reloaded,
+    RenewDaemon,
     RestartDaemon,
     Shutdown,
     Stacks,
@@ -71,6 +72,8 @@ from .autostart import ensure_supervisor, is_socket_there, python_path, supervis
 from .ending import wait_gone
 
 if TYPE_CHECKING:
+    from ..definitions import Definition
+    from .options import OnDrift
     from .proxy import ObjectProxy
 
 __all__ = ["Supervisor", "connect", "ensure_supervisor"]
@@ -200,11 +203,11 @@ class Supervisor:
         3 seconds the `problem` says so. Raises `DaemonNotFound`."""
         return self._request(DumpStacks(check_name(name)), Stacks)
 
-    def attach(self, name: str) -> ObjectProxy:
-        """The root proxy of a running daemon; raises `DaemonNotFound`."""
+    def attach(self, name: str, on_drift: OnDrift = "warn") -> ObjectProxy:
+        """As `spawny.attach`."""
         from .launch import attach  # the whole call channel, which most requests never need
 
-        return attach(name)
+        return attach(name, on_drift)
 
     def start(self, message: StartDaemon) -> Started:
         """Have a daemon started, or found, as `run_script` and its like do.
@@ -227,6 +230,17 @@ class Supervisor:
         """End a daemon if it runs, and start it anew from its own definition; return once it is
         ready. Raises `DaemonNotFound`, and `DaemonStartError` where the definition raises."""
         request = RestartDaemon(check_name(name), asked_by=asker())
+        return self._act(request, Started, f"restarting daemon {name!r}")
+
+    def renew(self, name: str, pid: int, definition: Definition | None = None) -> Started:
+        """Have a daemon that has drifted, and is this process, started anew as soon as no call runs
+        there, from another definition if one is given; return once it is ready. One that is
+        another process by now is left as it is. Raises as `restart`."""
+        request = RenewDaemon(check_name(name), asked_by=asker(), pid=pid)
+        if definition is not None:
+            digest, summary = definition.digest(), definition.summary()
+            payload = definition.payload()
+            request = replace(request, digest=digest, summary=summary, definition=payload)
         return self._act(request, Started, f"restarting daemon {name!r}")
 
     def interrupt(self, name: str) -> bool:

@@ -49,7 +49,7 @@ class Calls:
         self._exports = server.exports
         self._answers = server.answers
         self._handlers = Requests(server.exports, server.answers, server.tasks).handlers
-        self._imported = server.modules
+        self._imported = server.drift.modules
         self._main_thread = threading.get_ident()
         self._settling = threading.Lock()  # a request is either over or interrupted
         self._callback_numbers = itertools.count(1)

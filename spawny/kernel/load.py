@@ -12,6 +12,8 @@ import zlib
 from . import buffers
 from .failures import KernelError
 
+SCRIPT_PREFIX = "spawny_script_"
+
 
 def load(payload, preload=()):
     """The root object of a definition, made once the modules of these names are imported. Whatever
@@ -27,10 +29,15 @@ def interpreter_tag():
     return "%s%d.%d" % ((sys.implementation.name,) + sys.version_info[:2])
 
 
+def script_name(script):
+    """The name of the module that a script of this text is: one that no module has, here or at a
+    client, since its classes must not be mistaken for those of one that can be imported there."""
+    crc = zlib.crc32(script.encode("utf-8", "surrogatepass")) & 0xFFFFFFFF
+    return "%s%08x" % (SCRIPT_PREFIX, crc)
+
+
 def _load_script(script, filename):
-    # A name that no module has, here or at a client: classes of this script must not be mistaken
-    # for those of a module that happens to be importable there.
-    name = "spawny_script_%08x" % (zlib.crc32(script.encode("utf-8", "surrogatepass")) & 0xFFFFFFFF)
+    name = script_name(script)
     shown = filename or "<%s>" % name
     # Tracebacks and inspect.getsource read lines from here; None for the time keeps them for good.
     linecache.cache[shown] = (len(script), None, script.splitlines(True), shown)

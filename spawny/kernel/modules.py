@@ -7,14 +7,13 @@ runs, since the control thread asks for changes while the main thread may be in 
 
 import os
 import sys
-import zlib
+
+from .load import SCRIPT_PREFIX, script_name
+from .stamps import crc_of, stamp_of
 
 # At an attachment so many files are looked at, for a microsecond or two each. Modules beyond are
 # not noted: who has more of them has other tools to know what is old.
 MODULES_LIMIT = 300
-
-# Of larger files (of extension modules, as a rule) the time and the size have to do.
-CONTENT_LIMIT_BYTES = 4 * 1024 * 1024
 
 _module_dict = type(sys).__dict__["__dict__"].__get__
 
@@ -28,6 +27,7 @@ class Modules:
         self._foreign = ()
         self._seen = set(sys.modules)
         self._noted = {}  # name -> _Noted
+        self._script = None  # the one that the root was made from
 
     def watch(self, directories):
         """Note what is imported from there from now on; never what is installed."""
@@ -40,9 +40,13 @@ class Modules:
         """The same once the definition has made this root; where that is a module, from its own
         folder, too, which only the definition may know."""
         if type(root) is type(sys):
-            file = _file(root.__name__)
+            name = root.__name__
+            file = _file(name)
             if file is not None:
                 self._directories += (_with_separator(os.path.dirname(file)),)
+                if name.startswith(SCRIPT_PREFIX):
+                    self._script = _Script(name, file)
+                    self._seen.add(name)
         self.note()
 
     def note(self):
@@ -56,10 +60,12 @@ class Modules:
                     self._noted[name] = noted
 
     def changed(self):
-        """[(name, file)] of those whose file is not what was loaded; from the control thread."""
-        return sorted(
-            (name, noted.file) for name, noted in list(self._noted.items()) if self._is_old(name)
-        )
+        """Those whose file is not what was loaded, as `Drift.found`; from the control thread."""
+        found = [] if self._script is None else self._script.changed()
+        for name, noted in sorted(list(self._noted.items())):
+            if self._is_old(name):
+                found.append(("module", name, noted.file, "module %s (%s)" % (name, noted.file)))
+        return found
 
     def _is_old(self, name):
         noted = self._noted[name]
@@ -69,10 +75,10 @@ class Modules:
             if noted is None:
                 return False
             self._noted[name] = noted
-        stamp = _stamp(noted.file)
+        stamp = stamp_of(noted.file)
         if stamp == noted.stamp:
             return False
-        if stamp is None or noted.crc is None or _crc(noted.file) != noted.crc:
+        if stamp is None or noted.crc is None or crc_of(noted.file) != noted.crc:
             return True
         noted.stamp = stamp  # it was touched, or written anew as it is
         return False
@@ -81,8 +87,8 @@ class Modules:
         file = _file(name)
         if file is None or not self._is_own(file):
             return None
-        stamp = _stamp(file)
-        return stamp and _Noted(file, _attribute(name, "__spec__"), stamp, _crc(file))
+        stamp = stamp_of(file)
+        return stamp and _Noted(file, _attribute(name, "__spec__"), stamp, crc_of(file))
 
     def _is_own(self, file):
         parts = file.split(os.sep)
@@ -104,6 +110,36 @@ class _Noted:
         self.crc = crc
 
 
+class _Script:
+    """The file of a script, which must still have the text that runs: not what the file held when
+    this was made, as it may have been edited before the daemon was started anew."""
+
+    def __init__(self, name, file):
+        self._name = name
+        self._file = file
+        self._stamp = None
+        self._is_old = False
+
+    def changed(self):
+        stamp = stamp_of(self._file)
+        if stamp != self._stamp:
+            self._is_old = stamp is not None and not self._has_its_text()
+            self._stamp = stamp
+        if not self._is_old:
+            return []
+        name = os.path.basename(self._file)
+        return [("script", name, self._file, "script %s" % self._file)]
+
+    def _has_its_text(self):
+        import tokenize  # some versions of Python have it loaded by now, others not
+
+        try:
+            with tokenize.open(self._file) as opened:  # as those who start a script's file do
+                return script_name(opened.read()) == self._name
+        except (OSError, SyntaxError, ValueError):
+            return False
+
+
 def _file(name):
     """The absolute path of a module's file, if it has one."""
     file = _attribute(name, "__file__")
@@ -119,25 +155,6 @@ def _attribute(name, attribute):
         return _module_dict(sys.modules[name]).get(attribute)
     except (KeyError, TypeError):  # not there any more, or no module but something in its place
         return None
-
-
-def _stamp(file):
-    """What changes when a file is written; None where there is none."""
-    try:
-        status = os.stat(file)
-    except (OSError, ValueError):
-        return None
-    return status.st_mtime_ns, status.st_size
-
-
-def _crc(file):
-    """Tells one content from another; None where it is too long, or cannot be read."""
-    try:
-        with open(file, "rb") as opened:
-            content = opened.read(CONTENT_LIMIT_BYTES + 1)
-    except (OSError, ValueError):
-        return None
-    return zlib.crc32(content) if len(content) <= CONTENT_LIMIT_BYTES else None
 
 
 def _with_separator(directory):

@@ -134,7 +134,8 @@ class Phone:
         running = self._server.calls.busy
         busy = running and running.describe(self._server.exports)
         calls = self._server.calls.figures()
-        self._answer(header, "pong", busy=busy, figures=calls, **self._figures())
+        drift = self._server.drift.texts()
+        self._answer(header, "pong", busy=busy, figures=calls, drift=drift, **self._figures())
 
     def _on_stacks(self, header, blob):
         self._answer(header, "stacks", text=stacks())

@@ -20,9 +20,9 @@ from . import load, objects, output, wire
 from .answers import Answers
 from .borrower import settle
 from .calls import Calls
+from .drift import Drift
 from .failures import KernelError, describe_error, error_frame, format_error
 from .floor import Floor, Relief
-from .modules import Modules
 from .refusals import turn_away
 from .running import SAVING, Running
 from .state import State
@@ -54,7 +54,7 @@ class Server:
         self.saved = State(runtime, name)
         self.exports = objects.Exports()
         self.answers = Answers(self.exports)
-        self.modules = Modules()
+        self.drift = Drift()
         self.state = NEW
         self.state_lock = threading.Lock()
         self.failure = None  # the exception of the definition
@@ -432,7 +432,7 @@ class Server:
         self.forwards = header.get("output") != "log"
         directories = header.get("sys_path", ())
         sys.path[:0] = [entry for entry in directories if entry not in sys.path]
-        self.modules.watch(directories)
+        self.drift.begin(directories)
         self.calls.running = Running(None, 0, None)
         failure = None
         try:
@@ -451,10 +451,10 @@ class Server:
             self.exit_child(None)
         self.flush()
         if failure is None:
-            self.modules.note_first(root)
+            self.drift.loaded(root)
             self.exports.set_root(root)
             self.exports.describe(type(root))  # so that the control thread may welcome clients
-            if type(root) is _Module and root.__name__.startswith("spawny_script_"):
+            if type(root) is _Module and root.__name__.startswith(load.SCRIPT_PREFIX):
                 self.answers.script_module = root.__name__
         else:
             # For the log; the clients get the exception itself.

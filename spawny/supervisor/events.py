@@ -160,6 +160,7 @@ class PongReceived(Event):
     calls: int
     busy: Busy | None
     figures: CallFigures = NO_CALLS
+    drift: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def answer(fleet: Fleet, caller: Caller, name: str, now: float) -> None:
     explanation = control.Explanation(
         name,
         shown_state(record, now, fleet.settings),
-        why(fleet, record, now),
+        why(fleet, record, now) + _drifted(record),
         tuple(_tell(each, now) for each in record.endings),
         log=fleet.log_of(name),
     )
@@ -121,6 +121,13 @@ def why(fleet: Fleet, record: Record, now: float) -> str:
     idle = record.request.idle_timeout
     told = "" if idle is None or life.clients else f", and ends after {idle:g} s without one"
     return f"it serves; no call runs, and {life.clients} clients are attached{told}"
+
+
+def _drifted(record: Record) -> str:
+    drift = record.life.drift if record.identity else ()
+    if not drift:
+        return ""
+    return f"; what has changed since it was loaded: {', '.join(drift)}"
 
 
 def _why_busy(record: Record, now: float) -> str:

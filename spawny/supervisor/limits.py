@@ -79,9 +79,15 @@ def order(fleet: Fleet, record: Record, reason: str, *, is_urgent: bool = False)
     fleet.do(actions.SendRecycle(record.link, reason, token, is_urgent))
 
 
-def restart(fleet: Fleet, record: Record, now: float, asked_by: str = "") -> None:
-    """Have this daemon make room for its successor at once, as somebody wants it."""
-    make_room(fleet, record, now, "restart requested", asked_by)
+def restart(
+    fleet: Fleet, record: Record, now: float, asked_by: str = "", *, is_urgent: bool = True
+) -> None:
+    """Have this daemon make room for its successor, as somebody wants it: at once, or as soon as
+    no call runs."""
+    if is_urgent or record.state is not State.READY or record.link is None:
+        make_room(fleet, record, now, "restart requested", asked_by)
+    elif not record.life.recycle:
+        order(fleet, record.lived(asked_by=asked_by), "restart requested, since it has drifted")
     record = fleet.put(fleet.records[record.name].changed(comes_back=True))
     fleet.do(actions.WriteJournal(record))
 

@@ -259,6 +259,7 @@ def _parse_pong(link: int, header: dict[str, Any]) -> events.Event:
             call=_count(busy, "call") if "call" in busy else 0,
         ),
         figures=_figures(header.get("figures")),
+        drift=_drift(header.get("drift", [])),
     )
 
 
@@ -276,6 +277,12 @@ def _bucket(pair: object) -> tuple[int, int]:
         case [int(bucket), int(count)] if -_BUCKETS <= bucket <= _BUCKETS and count >= 0:
             return bucket, count
     raise codec.LinkError(f"{str(pair)[:80]!r} counts no calls")
+
+
+def _drift(told: object) -> tuple[str, ...]:
+    if not isinstance(told, list) or not all(isinstance(each, str) for each in told):
+        raise codec.LinkError("a daemon has drifted in no known way")
+    return tuple(told)
 
 
 def _parse_interrupted(link: int, header: dict[str, Any]) -> events.Event:

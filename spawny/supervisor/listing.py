@@ -213,6 +213,7 @@ def status(fleet: Fleet, record: Record, now: float) -> control.DaemonStatus:
         max_age=record.request.max_age,
         call_deadline=record.request.call_deadline,
         restart_reason=record.restart_reason,
+        drift=list(life.drift) if is_there else [],
     )
 
 

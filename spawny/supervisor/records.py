@@ -82,6 +82,7 @@ class Life:
     clients: int = 0
     calls: int = 0
     figures: CallFigures = NO_CALLS
+    drift: tuple[str, ...] = ()
     busy: Busy | None = None
     pong_at: float | None = None
     pinged_at: float | None = None  # when the ping was sent that is still unanswered
@@ -137,6 +138,10 @@ class Record:
     @property
     def name(self) -> str:
         return self.request.name
+
+    @property
+    def pid(self) -> int | None:
+        return self.identity.pid if self.identity else None
 
     @property
     def is_being_adopted(self) -> bool:

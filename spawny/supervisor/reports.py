@@ -188,6 +188,7 @@ def on_pong(fleet: Fleet, event: PongReceived, now: float) -> None:
             calls=event.calls,
             busy=event.busy,
             figures=event.figures,
+            drift=event.drift,
             pong_at=now,
             pinged_at=None,
             is_quiet=not event.clients and event.busy is None,

@@ -34,8 +34,8 @@ def on_requested(fleet: Fleet, event: Requested, now: float) -> None:
             listing.request(fleet, caller, name, now)
         case control.StopDaemon(name):
             _stop(fleet, caller, event.request, now)
-        case control.RestartDaemon(name):
-            _restart(fleet, event, name, event.request.asked_by, now)
+        case control.RestartDaemon():
+            _restart(fleet, event, event.request, now)
         case control.InterruptDaemon(name):
             _interrupt(fleet, caller, name, now)
         case control.WatchEvents():
@@ -69,8 +69,11 @@ def _stop(fleet: Fleet, caller: Caller, request: control.StopDaemon, now: float)
     endings.stop(fleet, request.name, now, request.reason, asked_by=request.asked_by)
 
 
-def _restart(fleet: Fleet, event: Requested, name: str, asked_by: str, now: float) -> None:
+def _restart(fleet: Fleet, event: Requested, request: control.RestartDaemon, now: float) -> None:
+    name = request.name
     record: Record | None = fleet.find(name)
+    renewed = request.pid if isinstance(request, control.RenewDaemon) else None
+    is_running = record is not None and (record.state in ALIVE or record.state is State.SWEEPING)
     if fleet.shutting_down:
         fleet.refuse(event.caller, "SupervisorUnavailable", "the supervisor is shutting down")
     elif record is None:
@@ -82,12 +85,14 @@ def _restart(fleet: Fleet, event: Requested, name: str, asked_by: str, now: floa
             f"daemon {name!r} cannot be restarted: its definition was lost with its journal;"
             " start it from its script with if_exists='replace'",
         )
-    elif record.state in ALIVE or record.state is State.SWEEPING:
+    elif is_running and renewed not in (None, record.pid):
+        starts.find(fleet, event, name)  # it was restarted meanwhile
+    elif is_running:
         record = fleet.put(record.changed(deferred=(*record.deferred, event)))
         if not record.comes_back:
-            limits.restart(fleet, record, now, asked_by)
+            limits.restart(fleet, record, now, request.asked_by, is_urgent=renewed is None)
     else:
-        starts.restart(fleet, record, event.caller, now)
+        starts.restart(fleet, record, event.caller, request, now)
 
 
 def _interrupt(fleet: Fleet, caller: Caller, name: str, now: float) -> None:

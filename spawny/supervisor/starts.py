@@ -38,7 +38,7 @@ def on_start_requested(fleet: Fleet, event: StartRequested, now: float) -> None:
             f"daemon {request.name!r} runs already ({record.request.summary}) and"
             " if_exists='error' was asked for; attach to it, stop it, or choose another name",
         )
-    elif request.if_exists == "replace":
+    elif request.if_exists == "replace" and request.replaces in (None, record.pid):
         fleet.put(record.changed(deferred=(*record.deferred, event)))
         reason = "replaced by a new definition"
         endings.stop(fleet, request.name, now, reason, asked_by=request.asked_by)
@@ -185,7 +185,19 @@ def _tell_started(fleet: Fleet, record: Record, waiter: Waiter) -> None:
     )
 
 
-def restart(fleet: Fleet, record: Record, caller: Caller, now: float) -> None:
-    """Start a record that has no process again, by hand."""
+def restart(
+    fleet: Fleet, record: Record, caller: Caller, request: control.RestartDaemon, now: float
+) -> None:
+    """Start a record that has no process again, by hand, with another definition perhaps."""
+    if isinstance(request, control.RenewDaemon) and request.digest:
+        changed = replace(
+            record.request,
+            token=request.token,
+            digest=request.digest,
+            summary=request.summary,
+            definition=request.definition,
+        )
+        # Of the same daemon, though its text was edited: what it has saved is for this one.
+        record = begin(fleet, changed, record.interpreter, now).changed(restore=record.restore)
     waiter = Waiter(caller, existing=False, until_ready=True)
     launch(fleet, record, now, waiters=(waiter,))

@@ -184,6 +184,8 @@ def test_every_report_becomes_its_event(
         {"type": "failed"},
         {"type": "clients", "clients": 1.5},
         {"type": "pong", "clients": 0, "calls": 0, "busy": 7},
+        {**PONG, "drift": "numpy"},
+        {**PONG, "drift": [7]},
         {"type": "pong", "clients": 0, "calls": 0, "busy": {"what": "x", "client_pid": "1"}},
         {"type": "pong", "clients": 0, "calls": 0, "busy": {"what": "x", "seconds": -1}},
         {"type": "pong", "clients": 0, "calls": 0, "busy": {"what": "x", "seconds": None}},

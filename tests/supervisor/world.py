@@ -136,9 +136,9 @@ class World:
         )
         return process.link
 
-    def pong(self, link: int | None, busy: Busy | None = None) -> None:
+    def pong(self, link: int | None, busy: Busy | None = None, drift: tuple[str, ...] = ()) -> None:
         assert link is not None
-        self.tell(events.PongReceived(link, clients=2, calls=7, busy=busy))
+        self.tell(events.PongReceived(link, clients=2, calls=7, busy=busy, drift=drift))
 
     def exit(
         self, process: Process, code: int | None = None, signal_name: str | None = None
