@@ -26,7 +26,7 @@ from .interrupt import PassingInterrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from .scope import Scope
@@ -447,19 +447,19 @@ def errand(
     kind: int,
     *fields: Any,
     timeout: float = ERRAND_SECONDS,
-    descriptor: int | None = None,
+    descriptors: Sequence[int] = (),
 ) -> Any:
-    """Have the daemon's control thread do something at once, with a descriptor perhaps; its answer.
+    """Have the daemon's control thread do something at once, with descriptors perhaps; its answer.
 
     Raises OSError where no daemon listens, or it does not answer within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     with open_socket(path, timeout) as sock:
         frame = wire.frame(kind, pickle.dumps(fields, 2))
-        if descriptor is None:
-            sock.sendall(frame)
+        if descriptors:
+            socket.send_fds(sock, [frame], descriptors)
         else:
-            socket.send_fds(sock, [frame], [descriptor])
+            sock.sendall(frame)
         return _acknowledged(sock, deadline)[0]
 
 

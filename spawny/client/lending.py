@@ -91,8 +91,8 @@ class Lending:
         remaining = None if scope is None else scope.remaining()
         timeout = ERRAND_SECONDS if remaining is None else min(remaining + 0.001, ERRAND_SECONDS)
         try:
-            (descriptor,) = loan.descriptors
-            has_it = errand(self._path, wire.PASS, *fields, timeout=timeout, descriptor=descriptor)
+            passed = list(loan.descriptors)
+            has_it = errand(self._path, wire.PASS, *fields, timeout=timeout, descriptors=passed)
         except OSError as error:
             log("debug", "daemon %r takes no segment: %s", self._session.name, error)
             return False

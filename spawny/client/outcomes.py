@@ -21,6 +21,8 @@ def operation_name(kind: int | None, request: tuple[Any, ...]) -> str:
         return "a call"
     if kind in (wire.GETATTR, wire.SETATTR, wire.DELATTR, wire.OPERATE):
         return f"access to {request[1]}"
+    if kind == wire.PROGRAM:
+        return "a program"
     return "a request"
 
 

@@ -282,6 +282,11 @@ class Session:
         self._discard(channel)
         return error
 
+    def interrupt(self) -> bool:
+        """Raise KeyboardInterrupt in the requests of ours that run; does one? Others never will."""
+        said = [channel.interrupt() for channel in self._pool.open()]
+        return "interrupted" in said
+
     # --- callbacks and one-way calls ---
 
     @property

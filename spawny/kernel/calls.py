@@ -25,6 +25,7 @@ from .failures import (
     format_error,
 )
 from .floor import Relief
+from .programs import Programs
 from .requests import Requests
 from .running import Running
 
@@ -49,6 +50,7 @@ class Calls:
         self._exports = server.exports
         self._answers = server.answers
         self._handlers = Requests(server.exports, server.answers, server.tasks).handlers
+        self._handlers[wire.PROGRAM] = Programs(server, self).run
         self._imported = server.drift.modules
         self._main_thread = threading.get_ident()
         self._settling = threading.Lock()  # a request is either over or interrupted
@@ -330,13 +332,12 @@ class Calls:
             outer = outer.outer
 
     def _on_interrupt(self, signum, stack_frame):
-        if not self._interrupts_held:
-            self.check_interrupt()
+        self.check_interrupt()
 
     def check_interrupt(self):
         """Raise the KeyboardInterrupt that is due, if the request it is meant for still runs."""
         running = self.running
-        if running is None or not running.is_cancelled:
+        if running is None or not running.is_cancelled or self._interrupts_held:
             return
         if threading.get_ident() == running.thread == self._main_thread:
             running.is_cancelled = False
@@ -348,11 +349,29 @@ class Calls:
         if threading.get_ident() != self._main_thread:
             yield  # signals are handled on the main thread alone
             return
-        self._interrupts_held = True
+        held, self._interrupts_held = self._interrupts_held, True
         try:
             yield
         finally:
-            self._interrupts_held = False
+            self._interrupts_held = held
+
+    @contextlib.contextmanager
+    def interrupts_let_through(self):
+        """Within `interrupts_held`: one that is due is raised in here."""
+        held, self._interrupts_held = self._interrupts_held, False
+        try:
+            self.check_interrupt()
+            yield
+        finally:
+            self._interrupts_held = held
+
+    def heed_interrupt(self):
+        """What runs has dealt with the interrupt that was meant for it; raises where that was for
+        taking too long."""
+        with self._settling:
+            self.running.is_cancelled = False
+        if self.running.limit is not None:
+            raise KernelError("CallTimeout", self.running.limit)
 
     def leave_to_parent(self):
         """In a forked child of user code: no lock of the parent's, and nobody to print for."""
@@ -504,6 +523,14 @@ class Calls:
     def session_is_over(self, session):
         """On the control thread: the client is gone, and so are its functions."""
         session.is_over = True
+        session.close_descriptors()
+        running = self.running
+        if (
+            running is not None
+            and running.kind == wire.PROGRAM
+            and running.connection.session is session
+        ):
+            self.interrupt_running(running)  # it reads its client's terminal, which others need
         for pending in list(session.pending.values()):
             self._wake(pending)
 

@@ -64,6 +64,18 @@ def _borrow(guard, connection, session_id, number, size):
     return True
 
 
+def _take_streams(guard, connection, body):
+    """A client passes its standard streams, for the programs that it is going to run here."""
+    (session_id,) = pickle.loads(body)
+    session = guard.sessions.get(session_id)
+    is_taken = session is not None and len(connection.descriptors) == 3
+    if is_taken:
+        session.close_descriptors()
+        while connection.descriptors:
+            session.descriptors.insert(0, connection.descriptors.pop())
+    _answer(guard, connection, is_taken)
+
+
 def _fetch(guard, connection, body):
     """Pass a segment to the client that it was lent to."""
     session_id, number = pickle.loads(body)
@@ -82,4 +94,5 @@ _ERRANDS = {
     wire.POKE: _poke,
     wire.PASS: _pass,
     wire.FETCH: _fetch,
+    wire.STREAMS: _take_streams,
 }

@@ -67,6 +67,11 @@ class Modules:
                 found.append(("module", name, noted.file, "module %s (%s)" % (name, noted.file)))
         return found
 
+    def is_below(self, name, directory):
+        """Is it a module of this directory, and not one that is installed there?"""
+        file = _file(name)
+        return file is not None and _is_own(file, (_with_separator(directory),), self._foreign)
+
     def _is_old(self, name):
         noted = self._noted[name]
         if noted.spec is not _attribute(name, "__spec__"):
@@ -85,19 +90,10 @@ class Modules:
 
     def _look(self, name):
         file = _file(name)
-        if file is None or not self._is_own(file):
+        if file is None or not _is_own(file, self._directories, self._foreign):
             return None
         stamp = stamp_of(file)
         return stamp and _Noted(file, _attribute(name, "__spec__"), stamp, crc_of(file))
-
-    def _is_own(self, file):
-        parts = file.split(os.sep)
-        return (
-            file.startswith(self._directories)
-            and not file.startswith(self._foreign)
-            and "site-packages" not in parts
-            and "dist-packages" not in parts
-        )
 
 
 class _Noted:
@@ -138,6 +134,16 @@ class _Script:
                 return script_name(opened.read()) == self._name
         except (OSError, SyntaxError, ValueError):
             return False
+
+
+def _is_own(file, directories, foreign):
+    parts = file.split(os.sep)
+    return (
+        file.startswith(directories)
+        and not file.startswith(foreign)
+        and "site-packages" not in parts
+        and "dist-packages" not in parts
+    )
 
 
 def _file(name):

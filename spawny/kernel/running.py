@@ -57,6 +57,8 @@ class Running:
 
     def _what(self, exports):
         request = self.request
+        if self.kind == wire.PROGRAM:
+            return "a program of spawny python"
         if not request:
             return "?"
         if self.kind == wire.CALL:

@@ -405,6 +405,9 @@ class Server:
 
     def forget(self, session):
         """The last connection of a session is gone: so are its references."""
+        if session.main is not None:
+            session.main.end()
+            session.main = None
         self.exports.release_all(session)
 
     def flush_pending(self):

@@ -41,6 +41,22 @@ class Session:
         self.segments = None  # that it lends and borrows
         self.has_news = False  # of them, for the client
         self.is_over = False
+        self.descriptors = []  # its standard streams, for its programs
+        self.main = None  # of its interactive session, see programs.py
+
+    def take_descriptors(self):
+        """Those that it has passed; whoever has them closes them. From either thread."""
+        taken = []
+        try:
+            while True:
+                taken.insert(0, self.descriptors.pop())
+        except IndexError:
+            return taken
+
+    def close_descriptors(self):
+        """They are not needed any more."""
+        for descriptor in self.take_descriptors():
+            os.close(descriptor)
 
     def tell(self, frame):
         """Send the client what belongs to no call; it opens its event connection before its first
@@ -215,11 +231,11 @@ def _send_now(sock, data):
 
 
 def receive_with_descriptors(sock, size):
-    """(data, descriptors) that have come; at most one descriptor."""
+    """(data, descriptors) that have come; at most three descriptors."""
     if not hasattr(sock, "recvmsg"):
         return sock.recv(size, socket.MSG_DONTWAIT), []
     item = array.array("i", [0]).itemsize
-    data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(item), socket.MSG_DONTWAIT)
+    data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(3 * item), socket.MSG_DONTWAIT)
     descriptors = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -51,11 +51,13 @@ AWAIT = 14  # as METHOD; what is awaitable runs on -> a reference to its task, s
 RETURN = 15  # number, value: answers a CALLBACK, is not answered itself
 RAISE = 16  # number, failure: the same for a callback that raised
 PUTBACK = 17  # (oid, items used): what NEXT gave beyond these is to be given again
+PROGRAM = 18  # (kind, text, argv, folder, directory, encoding) -> exit code, see programs.py
 INTERRUPT = 20  # (connection id, request number); errand
 TERMINATE = 21  # (reason,); errand
 POKE = 22  # empty; errand: link up again, a supervisor has come
 PASS = 23  # (session id, number of a segment, its size), and its descriptor; errand
 FETCH = 24  # (session id, number of a segment); errand, answered with (size,) and its descriptor
+STREAMS = 25  # (session id,), and the client's descriptors 0 to 2; errand, answered with True
 
 # --- daemon to client ---
 STARTED = 32  # first answer to HELLO: a dict, see server.py

@@ -136,6 +136,7 @@ FIRST: tuple[tuple[int, Any], ...] = (
     (wire.INTERRUPT, (1, 1)),
     (wire.PASS, ("fuzzed", 1, 4096)),
     (wire.FETCH, ("fuzzed", 1)),
+    (wire.STREAMS, ("fuzzed",)),
 )
 
 # Of an object that the fuzzed script has; oid 0 is the script's module.
@@ -144,6 +145,7 @@ REQUEST: tuple[tuple[int, Any], ...] = (
     (wire.METHOD, (0, "echo", ("x",), {})),
     (wire.AWAIT, (0, "echo", ("x",), {})),
     (wire.GETATTR, (0, "echo")),
+    (wire.PROGRAM, ("code", "pass", ["-c"], "", "/", "utf-8")),
     (wire.SETATTR, (0, "variable", 1)),
     (wire.DELATTR, (0, "nothing")),
     (wire.OPERATE, (0, "__eq__", (1,))),
