@@ -321,6 +321,7 @@ class Guard(threading.Thread):
         """The client is gone, but what it sent last may be one-way calls, which are carried out
         all the same: its lease ends when the main thread has read them."""
         connection.is_over = True
+        connection.session.close_descriptors()  # or who reads from its output would wait, too
         connection.on_drained = self._drained
         self._poller.unregister(connection.fd)
         if connection.is_dropped:
