@@ -1,8 +1,9 @@
 """An executor of `concurrent.futures` whose workers are daemons, of any interpreter.
 
-The one rule: a worker is a thread of the library's own ThreadPoolExecutor that owns one daemon. So
-the queue, the shutdown, the end of the interpreter and all that is delicate about them are those
-that the whole world uses; what is ours is the daemon of a thread.
+The one rule: a worker is a thread of the library's own ThreadPoolExecutor that owns one daemon, or
+with a name takes one for each call (`workers.py`). So the queue, the shutdown, the end of the
+interpreter and all that is delicate about them are those that the whole world uses; what is ours is
+the daemon of a thread.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from ..address import check_name
 from ..errors import DaemonDied, InvalidRequest, SpawnyError
 from .launch import run_script
 from .options import Options, check_options
 from .proxy import reference_of
+from .workers import Workers
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -30,12 +34,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SCRIPT = """
+is_initialized = False
+def initialize(function, args):
+    global is_initialized
+    if not is_initialized:
+        function(*args)
+        is_initialized = True
 def call(function, args, kwargs):
     return function(*args, **kwargs)
 """
 
 # Options that make no sense for daemons that come and go with their executor.
-_NOT_OURS = ("name", "if_exists", "idle_timeout", "restart")
+_OF_NAMED = ("idle_timeout", "restart", "on_drift")
 
 # What the starts of daemons say of themselves goes here, not to the terminal.
 _logger = logging.getLogger("spawny.executor")
@@ -47,6 +57,13 @@ class Executor(ThreadPoolExecutor):
     There are at most `max_workers` of them (default: one for each processor), started as they are
     needed; they end with the executor. `python_exe` and `options` are those of `run_script`, such
     as `preload=("numpy",)`. Each daemon calls `initializer(*initargs)` before anything else.
+
+    With a `name` the daemons are called `name-1` and so on, and outlive the executor (for
+    `idle_timeout` seconds, if that is given): the next program that has one of that name finds them
+    warm, and programs may use them at the same time. A call goes to one that is idle; only where
+    all run calls of other programs does it wait for one of them. An initializer is called once in
+    each daemon. `spares` further ones are kept started: a call need not wait for the successor of
+    one that has died.
 
     Functions and arguments travel as any arguments do: by name where the daemon can import them,
     those of the running script with their code. Results come back by value where they can be
@@ -63,20 +80,19 @@ class Executor(ThreadPoolExecutor):
         python_exe: str | os.PathLike[str] | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        spares: int = 0,
         **options: Unpack[Options],
     ) -> None:
-        check_options(options)
-        for key in _NOT_OURS:
-            if key in options:
-                raise InvalidRequest(f"an executor's daemons have no option {key!r}")
+        name = options.get("name")
+        _check(name, spares, options)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        count = (os.cpu_count() or 1) if max_workers is None else max_workers
         # A worker must know nothing of the executor, or this would never be collected.
-        self._worker = _Worker(python_exe, options, initializer, initargs)
+        start = partial(_start, python_exe, options, initializer, initargs)
+        self._worker = _Worker(start) if name is None else Workers(name, count, spares, start)
         super().__init__(
-            os.cpu_count() if max_workers is None else max_workers,
-            "spawny-executor",
-            None if initializer is None else self._worker.begin,
+            count, "spawny-executor", None if initializer is None else partial(_begin, self._worker)
         )
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -103,51 +119,70 @@ class Executor(ThreadPoolExecutor):
         chunks = _chunks(fn, zip(*iterables), chunksize)  # noqa: B905 (as map does)
         return chain.from_iterable(super().map(list, chunks, timeout=timeout, **more))
 
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As that of any executor; daemons without a name end with what they do."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self._worker.close()
+
 
 class _Worker(threading.local):
     """A thread's daemon: it starts with the first call, and ends with the thread."""
 
     root: ObjectProxy | None = None
 
-    def __init__(
-        self,
-        python_exe: str | os.PathLike[str] | None,
-        options: Options,
-        initializer: Callable[..., object] | None,
-        initargs: tuple[Any, ...],
-    ) -> None:
-        self._python_exe = python_exe
-        self._options = options
-        self._initializer = initializer
-        self._initargs = initargs
+    def __init__(self, start: Callable[[str | None], ObjectProxy]) -> None:
+        self._start = start
 
     def begin(self) -> None:
-        """What the library takes for the initializer: where it fails, the executor is broken."""
-        # A daemon that cannot start has more to say than this; its first call will say it.
-        with suppress(SpawnyError):
-            self._start()
-        if self.root is not None:
-            self._initialize(self.root)
+        self.root = self._start(None)
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.root is None or not _is_alive(self.root):
             self.root = None  # a new one comes up where the old one was
-            self._initialize(self._start())
-        assert self.root is not None
+            self.root = self._start(None)
         return self.root.call(function, args, kwargs)
 
-    def _start(self) -> ObjectProxy:
-        self.root = run_script(_SCRIPT, self._python_exe, _logger, **self._options)
-        return self.root
+    def close(self) -> None:
+        """Nothing to be done: each thread's own goes with it."""
 
-    def _initialize(self, root: ObjectProxy) -> None:
-        if self._initializer is None:
-            return
-        try:
-            root.call(self._initializer, self._initargs, {})
-        except BaseException:
-            self.root = None
-            raise
+
+def _start(
+    python_exe: str | os.PathLike[str] | None,
+    options: Options,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    name: str | None,
+) -> ObjectProxy:
+    """The root of a daemon that can take calls: a new one, or the one of this name."""
+    named: Options = {**options, "name": name}
+    root = run_script(_SCRIPT, python_exe, _logger, **named)
+    if initializer is not None:
+        root.initialize(initializer, initargs)
+    return root
+
+
+def _begin(worker: _Worker | Workers) -> None:
+    """What the library takes for the initializer: where it fails, the executor is broken."""
+    # A daemon that cannot start has more to say than this; its first call will say it.
+    with suppress(SpawnyError):
+        worker.begin()
+
+
+def _check(name: str | None, spares: int, options: Options) -> None:
+    check_options(options)
+    if "if_exists" in options:
+        raise InvalidRequest("an executor's daemons have no option 'if_exists'")
+    if type(spares) is not int or spares < 0:
+        raise InvalidRequest(f"spares is a number from 0 on, not {spares!r}")
+    if name is not None:
+        # The longest of its names, with as many daemons as anybody may have.
+        check_name(f"{name}-9999")
+        return
+    for key in _OF_NAMED:
+        if key in options:
+            raise InvalidRequest(f"without a name, an executor's daemons have no option {key!r}")
+    if spares:
+        raise InvalidRequest("spares are for an executor with a name")
 
 
 def _is_alive(root: ObjectProxy) -> bool:

@@ -9,6 +9,7 @@ import pickle
 import socket
 
 from . import wire
+from .server import SERVING
 
 
 def run(guard, connection, kind, body):
@@ -76,6 +77,13 @@ def _take_streams(guard, connection, body):
     _answer(guard, connection, is_taken)
 
 
+def _tell_busy(guard, connection, body):
+    """Would a request have to wait?"""
+    server = guard.server
+    is_busy = server.state != SERVING or server.calls.busy is not None
+    _answer(guard, connection, (is_busy, guard.pid))
+
+
 def _fetch(guard, connection, body):
     """Pass a segment to the client that it was lent to."""
     session_id, number = pickle.loads(body)
@@ -95,4 +103,5 @@ _ERRANDS = {
     wire.PASS: _pass,
     wire.FETCH: _fetch,
     wire.STREAMS: _take_streams,
+    wire.BUSY: _tell_busy,
 }

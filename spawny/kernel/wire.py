@@ -58,6 +58,7 @@ POKE = 22  # empty; errand: link up again, a supervisor has come
 PASS = 23  # (session id, number of a segment, its size), and its descriptor; errand
 FETCH = 24  # (session id, number of a segment); errand, answered with (size,) and its descriptor
 STREAMS = 25  # (session id,), and the client's descriptors 0 to 2; errand, answered with True
+BUSY = 26  # empty; errand: does a request run, or the definition?
 
 # --- daemon to client ---
 STARTED = 32  # first answer to HELLO: a dict, see server.py

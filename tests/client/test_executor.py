@@ -134,8 +134,8 @@ def test_options_of_the_daemons() -> None:
         assert executor.submit(eval, "'wave' in __import__('sys').modules").result()
         assert executor.submit(os.getenv, "SHOP").result() == "open"
         assert executor.submit(os.getcwd).result() == "/"
-    with pytest.raises(spawny.InvalidRequest, match="'name'"):
-        Executor(1, name="x")
+    with pytest.raises(spawny.InvalidRequest, match="'restart'"):
+        Executor(1, restart="always")
     with pytest.raises(spawny.InvalidRequest, match="nmae"):
         Executor(1, nmae="x")  # type: ignore[call-arg]
 

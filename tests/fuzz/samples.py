@@ -137,6 +137,7 @@ FIRST: tuple[tuple[int, Any], ...] = (
     (wire.PASS, ("fuzzed", 1, 4096)),
     (wire.FETCH, ("fuzzed", 1)),
     (wire.STREAMS, ("fuzzed",)),
+    (wire.BUSY, ()),
 )
 
 # Of an object that the fuzzed script has; oid 0 is the script's module.
