@@ -64,6 +64,13 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         " (default: attach)",
     )
     parser.add_argument(
+        "--on-drift",
+        choices=("warn", "restart", "error"),
+        default="warn",
+        help="what to do when what runs is not what would run if it were started now; restart"
+        " replaces another script or interpreter, too (default: warn)",
+    )
+    parser.add_argument(
         "--restart",
         choices=("never", "on-failure", "always"),
         default="never",
@@ -144,6 +151,7 @@ def _start(options: argparse.Namespace) -> ObjectProxy:
             logger,
             name=options.name,
             if_exists=options.if_exists,
+            on_drift=options.on_drift,
             restart=options.restart,
             idle_timeout=options.idle_timeout,
             start_timeout=options.start_timeout,

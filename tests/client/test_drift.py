@@ -202,6 +202,12 @@ def test_a_script_of_a_file(home: Path, tmp_path: Path) -> None:
     assert root.x == 2
     again = command("run", str(file), "--name", "model")
     assert (again.code, again.error) == (0, "")
+    edit(file, "x = 3")
+    assert command("run", str(file), "--name", "model").code == 1
+    assert command("run", str(file), "--name", "model", "--on-drift", "restart").code == 0
+    assert attach_quietly().x == 3
+    edit(file, "x = 2")
+    root = attach_quietly(on_drift="restart")
     spawny.daemon(root).restart()
     assert attach_quietly().x == 2
     file.unlink()
