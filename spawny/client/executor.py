@@ -122,7 +122,7 @@ class Executor(ThreadPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As that of any executor; daemons without a name end with what they do."""
         super().shutdown(wait, cancel_futures=cancel_futures)
-        self._worker.close()
+        self._worker.close(wait)
 
 
 class _Worker(threading.local):
@@ -142,7 +142,7 @@ class _Worker(threading.local):
             self.root = self._start(None)
         return self.root.call(function, args, kwargs)
 
-    def close(self) -> None:
+    def close(self, wait: bool) -> None:
         """Nothing to be done: each thread's own goes with it."""
 
 

@@ -48,8 +48,9 @@ class Workers:
         with self._taken() as root:
             return root.call(function, args, kwargs)
 
-    def close(self) -> None:
-        """Leave those that do nothing for us, and the others when they have done it."""
+    def close(self, wait: bool) -> None:
+        """Leave those that do nothing for us, and the others when they have done it; `wait` for a
+        spare that is being started."""
         with self._lock:
             self._is_closed = True
             starter, self._starter = self._starter, None
@@ -57,7 +58,7 @@ class Workers:
                 if not each.is_taken:
                     each.root = None
         if starter is not None:
-            starter.shutdown(cancel_futures=True)
+            starter.shutdown(wait, cancel_futures=True)
 
     @contextmanager
     def _taken(self) -> Iterator[ObjectProxy]:

@@ -12,6 +12,7 @@ A client's programs are one run each, or the blocks of one interactive session, 
 
 import builtins
 import contextlib
+import errno
 import fcntl
 import linecache
 import os
@@ -93,16 +94,17 @@ class Programs:
     @contextlib.contextmanager
     def _terminal(self, descriptors, encoding):
         """Those of the client in place of our own."""
-        forwards, self._server.forwards = self._server.forwards, False
-        ours = [_put_away(number) for number in range(3)]
         names = ("stdin", "stdout", "stderr")
         streams = [getattr(sys, name) for name in names]
-        for number, descriptor in enumerate(descriptors):
-            os.dup2(descriptor, number)
-        for name, stream in zip(names, _streams(encoding)):
-            setattr(sys, name, stream)
-            setattr(sys, "__%s__" % name, stream)
+        forwards = self._server.forwards
+        ours = [_put_away(number) for number in range(3)]
         try:
+            self._server.forwards = False
+            for number, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, number)
+            for name, stream in zip(names, _streams(encoding)):
+                setattr(sys, name, stream)
+                setattr(sys, "__%s__" % name, stream)
             yield
         finally:
             _flush()
@@ -154,7 +156,8 @@ class _Main:
             if directory is not None:
                 with contextlib.suppress(OSError):
                     os.chdir(directory)
-            signal.signal(signal.SIGINT, handler)
+            if handler is not None:  # as that of C code is
+                signal.signal(signal.SIGINT, handler)
 
     def end(self):
         """Its own modules are to be imported anew the next time."""
@@ -273,7 +276,9 @@ def _put_away(number):
     """A copy of this descriptor of ours; None where user code has closed it."""
     try:
         copy = fcntl.fcntl(number, fcntl.F_DUPFD, 3)
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
         return None
     os.set_inheritable(copy, False)
     return copy

@@ -297,6 +297,13 @@ def test_where_none_runs(home: Path, work: Path) -> None:
         supervisor.stop("warm")
 
 
+def test_standard_input_that_is_none(warm: int, work: Path) -> None:
+    """Where it is closed the program reads nothing, rather than something of the daemon's."""
+    closed = ["sh", "-c", '"$@" <&-', "sh", *WARM]
+    program = "import sys; print(repr(sys.stdin.read()))"
+    assert run(*closed, "-c", program, cwd=work) == Ended(0, "''\n", "")
+
+
 def test_usage(home: Path, work: Path) -> None:
     """What cannot be run starts no daemon."""
     for arguments in (["nothing.py"], ["-c"], ["-m"]):
