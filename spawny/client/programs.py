@@ -77,14 +77,11 @@ class Terminal:
 
 @contextlib.contextmanager
 def _open_streams() -> Iterator[list[int]]:
-    """Our standard streams; nothing at all in place of one that is closed."""
+    """Our standard streams; nothing at all in place of one that was closed when we began, since its
+    number may be anything's by now."""
+    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
     with open(os.devnull, "r+b") as nothing:
-        yield [number if _is_open(number) else nothing.fileno() for number in range(3)]
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
+        yield [
+            number if stream is not None else nothing.fileno()
+            for number, stream in enumerate(streams)
+        ]
