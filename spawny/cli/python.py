@@ -7,11 +7,10 @@ import contextlib
 import logging
 import os
 import sys
-import warnings
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DaemonExists, DaemonNotFound, InvalidRequest
+from . import env, show
 from .exits import OK
 
 if TYPE_CHECKING:
@@ -36,7 +35,8 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         help="run a program in a warm daemon, as python would",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="spawny python [--name NAME] [--python SPEC] [--preload MODULE]"
+        usage="spawny python [--name NAME] [--python SPEC] [--with REQ] [--with-requirements FILE]"
+        " [--preload MODULE]"
         " [-c CODE | -m MODULE | SCRIPT | -] [ARGUMENT ...]",
     )
     parser.add_argument(
@@ -49,6 +49,15 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="SPEC",
         help="the interpreter of a new daemon, as for spawny run; that of one that runs must match",
     )
+    parser.add_argument(
+        "--with",
+        dest="packages",
+        metavar="REQ",
+        action="append",
+        default=[],
+        help="a package that it requires, such as numpy or 'numpy<2'; may be repeated",
+    )
+    env.add_files_option(parser)
     parser.add_argument(
         "--preload",
         metavar="MODULE",
@@ -75,7 +84,7 @@ def perform(options: argparse.Namespace) -> int:
     from ..client.programs import Terminal
 
     kind, text, argv, folder = _program(options)
-    with _warnings_as_messages():
+    with show.warnings_as_messages():
         root = _daemon(options)
     with Terminal(root) as terminal:
         if kind == "block":
@@ -113,34 +122,29 @@ def _daemon(options: argparse.Namespace) -> ObjectProxy:
     from ..client import launch
     from ..client.proxy import reference_of
 
+    wanted: Any = env.required(options.packages, options.with_requirements)
     if options.name is not None:
         with contextlib.suppress(DaemonNotFound):
             root = launch.attach(options.name)
             found = reference_of(root).session.started
-            python = launch._absolute_python(options.python)
-            if python is not None and not launch._is_interpreter(python, found):
+            python = launch.absolute_python(options.python)
+            differences = launch.other_interpreter(found, python, wanted)
+            if differences:
                 raise DaemonExists(
-                    f"daemon {options.name!r} runs under {found['executable']}, not"
-                    f" {options.python}: use another name, or leave out --python"
+                    f"daemon {options.name!r} differs: {'; '.join(differences)}. Use another name,"
+                    " or leave out what it is to have"
                 )
             return root
+    logger = logging.getLogger(__name__)  # its progress is not for a terminal
+    env.show_progress(logger)
     return launch.run_script(
         _EMPTY,
         options.python,
-        logging.getLogger(__name__),  # its progress is not for a terminal
+        logger,
         name=options.name,
         preload=options.preload,
+        requirements=wanted,
     )
-
-
-@contextlib.contextmanager
-def _warnings_as_messages() -> Iterator[None]:
-    """There is no line of anybody's that they would be about."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        yield
-    for each in caught:
-        print(f"spawny: {each.message}", file=sys.stderr)
 
 
 def _prompt(terminal: Terminal) -> int:

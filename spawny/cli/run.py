@@ -10,7 +10,7 @@ import tokenize
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DaemonStartError, InvalidRequest, RemoteTraceback
-from . import env, reach
+from . import env, reach, show
 from .exits import OK
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def perform(options: argparse.Namespace) -> int:
     """Start it and say what came of it."""
     from ..client.run import daemon
 
-    found = daemon(_start(options))
+    with show.warnings_as_messages():
+        found = daemon(_start(options))
     status = reach.supervisor().status(found.name)
     python = f"{found.python} ({status.version})" if status.version else found.python
     print(f"daemon {found.name!r} is {status.state}, pid {found.pid}, {python}")

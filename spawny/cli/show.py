@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence, Set
+import warnings
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2}
 
@@ -82,3 +84,13 @@ def is_coloured() -> bool:
 def terminal_width() -> int | None:
     """How wide a line may be; None where it goes into a file or another program."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+@contextmanager
+def warnings_as_messages() -> Iterator[None]:
+    """What is warned of in here is said afterwards: there is no line of anybody's to name."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        yield
+    for each in caught:
+        print(f"spawny: {each.message}", file=sys.stderr)

@@ -218,7 +218,7 @@ def _connected(session: Session) -> Channel | None:
 
 
 def _differences(
-    found: Mapping[str, Any],
+    found: dict[str, Any],
     definition: Definition,
     python: str | None,
     wanted: Requirements | None,
@@ -227,6 +227,14 @@ def _differences(
     differences = []
     if found["digest"] != definition.digest():
         differences.append(f"it runs {found['summary']}, not this {definition.summary()}")
+    return differences + other_interpreter(found, python, wanted)
+
+
+def other_interpreter(
+    found: dict[str, Any], python: str | None, wanted: Requirements | None
+) -> list[str]:
+    """The same of its interpreter and what is installed for it; `python` as `absolute_python`."""
+    differences = []
     if wanted is not None:
         from .environment import base_of, difference
 
