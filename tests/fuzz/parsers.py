@@ -8,8 +8,7 @@ from spawny.errors import VersionMismatch
 from spawny.kernel import link, wire
 from spawny.supervisor import actions, events, links
 from spawny.supervisor.core import Core
-from spawny.supervisor.run import _look_up
-from spawny.supervisor.values import Caller
+from spawny.supervisor.values import Caller, Interpreter
 from tests.fuzz.mutation import Mutator
 from tests.fuzz.samples import (
     FIRST,
@@ -51,7 +50,9 @@ class Deciding:
             assert "nan" in repr(message)
         caller = Caller(b"fuzz", 1)
         if isinstance(message, control.StartDaemon):
-            self._step(_look_up(caller, message))
+            python = Interpreter(message.python, message.python)
+            found = self._mutator.rng.choice((python, None))
+            self._step(events.StartRequested(caller, message, found, "no such python"))
         elif isinstance(message, REQUESTS):
             self._step(events.Requested(caller, message))
 

@@ -43,6 +43,7 @@ MESSAGES: tuple[control.Message, ...] = (
     control.ListDaemons("fuzzed"),
     control.StopDaemon("fuzzed"),
     control.RestartDaemon("fuzzed"),
+    control.RenewDaemon("fuzzed", pid=4711, digest="d", definition=b"payload"),
     control.InterruptDaemon("fuzzed"),
     control.WatchEvents(),
     control.UnwatchEvents(),
