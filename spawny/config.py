@@ -180,19 +180,18 @@ class _Reading:
 
 
 def _settings(reading: _Reading, tables: Mapping[str, Any]) -> Settings:
-    table = tables.get("supervisor", {})
-    if not isinstance(table, dict):
-        reading.object("[supervisor] must be a table", "supervisor")
-        return Settings()
-    good = {}
-    for key, value in table.items():
-        try:
-            from_table({key: value})
-        except InvalidRequest as error:
-            reading.object(str(error), "supervisor", key)
-        else:
-            good[key] = value
-    return from_table(good)
+    found = Settings()
+    for section in ("supervisor", "zygotes"):
+        table = tables.get(section, {})
+        if not isinstance(table, dict):
+            reading.object(f"[{section}] must be a table", section)
+            continue
+        for key, value in table.items():
+            try:
+                found = from_table({key: value}, section, found)
+            except InvalidRequest as error:
+                reading.object(str(error), section, key)
+    return found
 
 
 def _pythons(reading: _Reading, tables: Mapping[str, Any]) -> dict[str, str]:

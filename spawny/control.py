@@ -123,6 +123,11 @@ class ListDaemons(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class ListZygotes(Message):
+    """Which processes are there to be forked? Answered by `ZygoteListing`."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopDaemon(Message):
     """End a daemon: asked, then SIGTERM, then SIGKILL. Answered by `Done` when it is gone.
 
@@ -297,6 +302,33 @@ class DaemonStatus(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class ZygoteStatus(Message):
+    """One zygote (state starting or ready), or a kind of daemons that cannot be forked (unfit).
+
+    `idle_seconds` is 0 while a daemon of it runs; `forks` is how many it has made, `daemons` how
+    many of these run. A `reason` says why a kind is unfit.
+    """
+
+    python: str
+    preload: list[str]
+    state: str
+    pid: int | None = None
+    age_seconds: float = 0.0
+    idle_seconds: float = 0.0
+    forks: int = 0
+    daemons: int = 0
+    rss_bytes: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ZygoteListing(Message):
+    """The answer to `ListZygotes`."""
+
+    zygotes: tuple[ZygoteStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Listing(Message):
     """The answer to `ListDaemons`, ordered by name."""
 
@@ -415,6 +447,7 @@ _MESSAGES: dict[str, type[Message]] = {
         StartDaemon,
         FindDaemon,
         ListDaemons,
+        ListZygotes,
         StopDaemon,
         RestartDaemon,
         RenewDaemon,
@@ -429,6 +462,8 @@ _MESSAGES: dict[str, type[Message]] = {
         Welcome,
         Started,
         DaemonStatus,
+        ZygoteStatus,
+        ZygoteListing,
         Listing,
         Ending,
         Explanation,
@@ -450,6 +485,7 @@ _SINCE: dict[str, int] = {
     "RenewDaemon": 2,
     "ExplainDaemon": 2,
     "DumpStacks": 2,
+    "ListZygotes": 2,
 }
 
 

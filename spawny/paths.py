@@ -90,6 +90,11 @@ class Paths:
         # The leading underscore cannot begin a daemon's name.
         return self.logs / "_supervisor.log"
 
+    @property
+    def zygotes_log(self) -> Path:
+        """What modules print that zygotes import."""
+        return self.logs / "_zygotes.log"
+
     def call_socket(self, name: str) -> Path:
         """The address of a daemon: a pure function of its name."""
         return self.daemons / f"{name}.sock"

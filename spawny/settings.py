@@ -1,12 +1,13 @@
 """The supervisor's figures, in one frozen value that is read once at the edge and passed down.
 
-`config.toml` in the config directory may set any of them in its `[supervisor]` table.
+`config.toml` in the config directory may set any of them in its `[supervisor]` table; those that
+begin with `zygotes_`, without that, in `[zygotes]`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .errors import InvalidRequest
@@ -51,6 +52,11 @@ class Settings:
     log_bytes: int = 10 * 1024 * 1024
     log_files: int = 3
 
+    # Interpreters that are kept warm to fork daemons from: so long without a daemon, so many.
+    zygotes_enabled: bool = True
+    zygotes_keep_seconds: float = 600.0
+    zygotes_most: int = 8
+
     # A daemon of a journal that has not phoned home within this time of a supervisor's start,
     # though its process lives, is shown as unlinked rather than waited for.
     adoption_seconds: float = 5.0
@@ -58,23 +64,46 @@ class Settings:
     def __post_init__(self) -> None:
         for each in fields(self):
             given = getattr(self, each.name)
+            if each.type == "bool":
+                if not isinstance(given, bool):
+                    raise InvalidRequest(f"{_key(each.name)} must be true or false, not {given!r}")
+                continue
             whole = each.type == "int"
             if isinstance(given, bool) or not isinstance(given, int if whole else (int, float)):
                 kind = "a whole number" if whole else "a number"
-                raise InvalidRequest(f"{each.name} must be {kind}, not {given!r}")
+                raise InvalidRequest(f"{_key(each.name)} must be {kind}, not {given!r}")
             if each.name == "memory_reserve_bytes" and given == 0:
                 continue
             if not given > 0:  # nor is NaN
-                raise InvalidRequest(f"{each.name} must be positive, not {given!r}")
+                raise InvalidRequest(f"{_key(each.name)} must be positive, not {given!r}")
             if given > MOST:
-                raise InvalidRequest(f"{each.name} must be {MOST:g} at most")
+                raise InvalidRequest(f"{_key(each.name)} must be {MOST:g} at most")
 
 
-def from_table(table: Mapping[str, Any]) -> Settings:
-    """The settings of a parsed `[supervisor]` table; unknown keys are refused by name."""
-    known = {each.name for each in fields(Settings)}
-    if unknown := sorted(set(table) - known):
+_ZYGOTES = "zygotes_"
+
+
+def _key(name: str) -> str:
+    """A figure as it is called in its table."""
+    return name.removeprefix(_ZYGOTES)
+
+
+def shown(name: str) -> str:
+    """A figure with its table, for people."""
+    return f"[{'zygotes' if name.startswith(_ZYGOTES) else 'supervisor'}] {_key(name)}"
+
+
+def from_table(
+    table: Mapping[str, Any], section: str = "supervisor", base: Settings | None = None
+) -> Settings:
+    """The settings of a parsed table of this name; unknown keys are refused by name.
+
+    What it does not name is as in `base`.
+    """
+    names = [each.name for each in fields(Settings)]
+    known = {_key(name): name for name in names if shown(name).startswith(f"[{section}]")}
+    if unknown := sorted(set(table) - set(known)):
         raise InvalidRequest(
-            f"[supervisor] has no key {unknown[0]!r}; the keys are {', '.join(sorted(known))}"
+            f"[{section}] has no key {unknown[0]!r}; the keys are {', '.join(sorted(known))}"
         )
-    return Settings(**table)
+    return replace(base or Settings(), **{known[key]: value for key, value in table.items()})

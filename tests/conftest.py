@@ -161,7 +161,9 @@ def _is_supervisor(process: psutil.Process) -> bool:
         arguments = process.cmdline()
     except psutil.Error:
         return False
-    return any("spawny-supervisor" in each or "spawny.supervisor" in each for each in arguments)
+    # Zygotes are kept by their supervisor, and end with it.
+    words = ("spawny-supervisor", "spawny.supervisor", "--zygote")
+    return any(word in each for each in arguments for word in words)
 
 
 def _describe(process: psutil.Process) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from spawny.errors import InvalidRequest
-from spawny.settings import Settings, from_table
+from spawny.settings import Settings, from_table, shown
 
 
 def test_a_table_sets_what_it_names() -> None:
@@ -34,12 +34,28 @@ def test_what_is_wrong_is_named(table: dict[str, Any], complaint: str) -> None:
         from_table(table)
 
 
-@pytest.mark.parametrize("name", [each.name for each in fields(Settings)])
+@pytest.mark.parametrize("name", [each.name for each in fields(Settings) if each.type != "bool"])
 def test_every_figure_must_be_positive(name: str) -> None:
     """Zero would mean always or never, and each is a trap."""
     values: dict[str, Any] = {name: -1}
-    with pytest.raises(InvalidRequest, match=f"{name} must be positive"):
-        from_table(values)
+    with pytest.raises(InvalidRequest, match=f"{name.removeprefix('zygotes_')} must be positive"):
+        Settings(**values)
+
+
+def test_zygotes_have_a_table_of_their_own() -> None:
+    """Its keys are short, and those of no other table."""
+    table = {"enabled": False, "keep_seconds": 5, "most": 2}
+    base = Settings(log_files=5)
+    assert from_table(table, "zygotes", base) == Settings(
+        log_files=5, zygotes_enabled=False, zygotes_keep_seconds=5, zygotes_most=2
+    )
+    with pytest.raises(InvalidRequest, match=r"\[supervisor\] has no key 'most'"):
+        from_table({"most": 2})
+    with pytest.raises(InvalidRequest, match=r"keys are enabled, keep_seconds, most$"):
+        from_table({"log_files": 2}, "zygotes")
+    with pytest.raises(InvalidRequest, match=r"^enabled must be true or false, not 1$"):
+        from_table({"enabled": 1}, "zygotes")
+    assert shown("zygotes_most") == "[zygotes] most"
 
 
 def test_the_reserve_may_be_nothing() -> None:

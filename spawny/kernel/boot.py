@@ -1,5 +1,7 @@
 """The file a daemon's interpreter is started with: `python boot.py NAME TOKEN RUNTIME`.
 
+(A zygote's, too: `python boot.py --zygote PROTOCOL DESCRIPTOR`; it forks daemons, see `zygote.py`.)
+
 Loads the kernel under a private name, from its folder, so that its bytecode is cached, `sys.path`
 stays the user's, and no module of ours can shadow one of theirs.
 """

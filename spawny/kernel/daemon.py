@@ -9,7 +9,12 @@ our_main = None  # boot.py's module, kept alive
 
 
 def main(name, token, runtime):
-    server = Server(name, runtime)
+    preloaded = None
+    if name == "--zygote":
+        from .zygote import serve
+
+        (name, token, runtime), preloaded = serve(int(runtime), protocol=token)
+    server = Server(name, runtime, preloaded)
     guard = Guard(server, name, token, runtime)
     guard.start()
     server.run()

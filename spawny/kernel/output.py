@@ -17,7 +17,7 @@ class _Log(io.RawIOBase):
 
     def __init__(self, fd, server):
         self._fd = fd
-        self._server = server
+        self.server = server
 
     def writable(self):
         return True
@@ -28,7 +28,7 @@ class _Log(io.RawIOBase):
     def write(self, data):
         # An interrupt between a write and the count of what it wrote would print a line twice, or
         # cut a frame short: it waits until Stream has done.
-        with self._server.calls.interrupts_held():
+        with self.server.calls.interrupts_held():
             data = bytes(data)
             view = memoryview(data)
             while view:
@@ -37,7 +37,7 @@ class _Log(io.RawIOBase):
                 except OSError:
                     break  # a full disk must not break the user's print
             for piece in _pieces(data):
-                self._server.forward(self._fd, piece)
+                self.server.forward(self._fd, piece)
             return len(data)
 
 
@@ -83,4 +83,11 @@ def install(server):
         streams.append(stream)
     sys.stdout = sys.__stdout__ = streams[0]
     sys.stderr = sys.__stderr__ = streams[1]
+    return streams
+
+
+def take_over(streams, server):
+    """Have streams that were installed for somebody else print for this server."""
+    for stream in streams:
+        stream.server = stream.buffer.server = server
     return streams

@@ -47,14 +47,19 @@ NEW, LOADING, SERVING, FAILED = "new", "loading", "ready", "failed"
 
 
 class Server:
-    """The daemon's objects and the loop that answers for them."""
+    """The daemon's objects and the loop that answers for them.
 
-    def __init__(self, name, runtime):
+    `preloaded` is what a zygote has begun, where the daemon was forked from one.
+    """
+
+    def __init__(self, name, runtime, preloaded=None):
         self.name = name
         self.saved = State(runtime, name)
         self.exports = objects.Exports()
         self.answers = Answers(self.exports)
         self.drift = Drift()
+        if preloaded is not None:
+            self.drift.modules = preloaded.modules
         self.state = NEW
         self.state_lock = threading.Lock()
         self.failure = None  # the exception of the definition
@@ -82,7 +87,10 @@ class Server:
         self._poller = select.poll()
         self._poller.register(self._wake_read, select.POLLIN)
         self.calls = Calls(self)
-        self._streams = output.install(self)
+        self._preloaded = preloaded
+        self._streams = (
+            output.take_over(preloaded.streams, self) if preloaded else output.install(self)
+        )
 
     # --- called by the control thread ---
 
@@ -440,6 +448,8 @@ class Server:
         failure = None
         try:
             try:
+                if self._preloaded is not None:
+                    self._preloaded.replay(self)
                 root = load.load(payload, header.get("preload", ()))
                 if header.get("restore"):
                     self.saved.restore(root, header["restore"])

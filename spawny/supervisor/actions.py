@@ -130,6 +130,42 @@ class SpawnChild(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class StartZygote(Action):
+    """Start one for daemons such as this. Answered by `ZygoteReady` or `ZygoteGone`."""
+
+    number: int
+    request: control.StartDaemon
+    interpreter: Interpreter
+    cwd: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForkDaemon(Action):
+    """Fork it from this zygote, once that is ready. Answered by `ChildSpawned` or `ForkRefused`."""
+
+    number: int
+    request: control.StartDaemon
+    interpreter: Interpreter
+
+
+@dataclass(frozen=True, slots=True)
+class EndZygote(Action):
+    """End it, when it has done what it was asked for."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListZygotes(Action):
+    """Reply with these by their numbers, when their memory is looked up, and with kinds that
+    cannot be forked."""
+
+    caller: Caller
+    zygotes: Mapping[int, control.ZygoteStatus]
+    unfit: tuple[control.ZygoteStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WatchProcess(Action):
     """Report the exit of a process that we did not spawn."""
 

@@ -6,7 +6,7 @@ nothing is refused, and a definition that never ran needs nothing but the reserv
 
 from __future__ import annotations
 
-from . import actions, endings
+from . import actions, endings, warmth
 from .events import MemoryMeasured
 from .fleet import Fleet
 from .lifecycle import Input
@@ -37,8 +37,10 @@ def on_measured(fleet: Fleet, event: MemoryMeasured, now: float) -> None:
         return
     problem = _problem(fleet, record, event.free_bytes)
     if problem is None:
-        fleet.do(actions.SpawnChild(record.request, record.interpreter))
-    elif record.life.is_automatic and not fleet.shutting_down:
+        warmth.launch(fleet, record, event.free_bytes, now)
+        return
+    warmth.end_all(fleet)
+    if record.life.is_automatic and not fleet.shutting_down:
         # It has not died of anything: it waits, for as long as it takes.
         record = record.changed(failures=record.failures + 1).lived(reason=problem)
         wait = backoff_seconds(record.failures, fleet.jitter(), fleet.settings)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import fields
 
 from .. import control
-from . import actions, endings, limits, starts
+from ..settings import shown
+from . import actions, endings, limits, starts, warmth
 from .events import Configured, Declared, DeclaredDue, ReloadRequested
 from .fleet import Fleet
 from .records import Waiter
@@ -75,9 +76,7 @@ def _figures_changed(fleet: Fleet, event: ReloadRequested) -> list[str]:
     old, new = fleet.settings, event.settings
     pairs = ((each.name, getattr(old, each.name), getattr(new, each.name)) for each in fields(old))
     return [
-        f"[supervisor] {name}: {before} -> {after}"
-        for name, before, after in pairs
-        if before != after
+        f"{shown(name)}: {before} -> {after}" for name, before, after in pairs if before != after
     ]
 
 
@@ -120,6 +119,7 @@ def _is_to_start(fleet: Fleet, declared: Declared) -> bool:
 def _apply(fleet: Fleet, event: ReloadRequested, now: float) -> None:
     fleet.settings = event.settings
     fleet.do(actions.UseSettings(event.settings))
+    warmth.apply_settings(fleet)
     old, fleet.declared = fleet.declared, dict(event.declared)
     for name in sorted({*old, *fleet.declared}):
         before, after = old.get(name), fleet.declared.get(name)

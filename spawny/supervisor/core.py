@@ -24,6 +24,7 @@ from . import (
     requests,
     starts,
     upgrade,
+    warmth,
 )
 from .fleet import Fleet
 
@@ -32,6 +33,9 @@ _DECISIONS: dict[type[events.Event], Callable[[Fleet, Any, float], None]] = {
     events.ChildSpawned: starts.on_child_spawned,
     events.MemoryMeasured: budget.on_measured,
     events.SpawnFailed: starts.on_spawn_failed,
+    events.ForkRefused: starts.on_fork_refused,
+    events.ZygoteReady: warmth.on_ready,
+    events.ZygoteGone: warmth.on_gone,
     events.Requested: requests.on_requested,
     events.DaemonHello: reports.on_hello,
     events.DefinitionLoaded: reports.on_loaded,
@@ -158,6 +162,7 @@ class Core:
         requests.expire_dumps(fleet, now)
         if now >= fleet.checked_at + fleet.settings.health_interval_seconds:
             listing.check_health(fleet, now)
+            warmth.look(fleet, now)
         elif fleet.logs_due is not None and now >= fleet.logs_due:
             listing.check_logs(fleet)
         if self._may_idle() and now >= fleet.touched_at + fleet.settings.idle_exit_seconds:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Literal
 
 from .. import control
-from . import actions
+from . import actions, warmth
 from .events import Deferrable, ProcessExited, Requested, SessionSwept
 from .explaining import with_ending
 from .fleet import Fleet
@@ -91,6 +91,7 @@ def on_process_exited(fleet: Fleet, event: ProcessExited, now: float) -> None:
         return
     if record.link is not None:
         fleet.do(actions.CloseLink(record.link))
+    warmth.on_exit(fleet, record, event, now)
     life = record.life
     is_out_of_memory = event.is_out_of_memory and life.stage < Stage.SIGKILL
     how = describe_exit(event.exit_code, event.signal_name, is_out_of_memory)
@@ -252,6 +253,7 @@ def begin_shutdown(fleet: Fleet, caller: Caller | None, now: float, asked_by: st
     if caller is not None:
         fleet.shutdown_callers.append(caller)
     fleet.shutting_down = True
+    warmth.end_all(fleet)
     for name in list(fleet.records):
         stop(fleet, name, now, "shutdown", asked_by=asked_by)
     finish_shutdown(fleet)

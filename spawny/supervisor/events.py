@@ -241,12 +241,43 @@ class LinkLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildSpawned(Event):
-    """The process exists. Its output begins at `log_offset` bytes of its log."""
+    """The process exists. Its output begins at `log_offset` bytes of its log. `zygote` is the
+    number of the one that it was forked from; 0: it was executed."""
 
     name: str
     identity: Identity
     log_offset: int
     mark: str
+    zygote: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ZygoteReady(Event):
+    """It has imported everything, in so many seconds."""
+
+    number: int
+    pid: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ZygoteGone(Event):
+    """Its process has ended, or could not be started; `is_unfit`: so would the next one."""
+
+    number: int
+    reason: str
+    is_unfit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRefused(Event):
+    """There is no process; it is to be started in another way. `is_stale`: the zygote has imported
+    what is another on disk by now."""
+
+    name: str
+    number: int
+    reason: str
+    is_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from . import actions
 from .events import Declared, Deferrable, Requested, StartRequested
 from .lifecycle import ALIVE, SUPERVISED, State
 from .policy import describe_exit
-from .records import Record
+from .records import Kind, Record, Unfit, Zygote
 from .values import Caller
 
 # How many ended daemons are remembered by name, so that a late question finds a reason.
@@ -84,6 +84,10 @@ class Fleet:
         self.interrupt_id = 0
         self.recycle_id = 0
         self.largest_rss: dict[str, int] = {}  # by the digest of a definition
+        self.zygotes: dict[int, Zygote] = {}
+        self.zygote_number = 0
+        self.unfit: dict[Kind, Unfit] = {}
+        self.plain_starts: dict[Kind, float] = {}  # when the last of a kind was
         self.shutting_down = False
         self.shutdown_callers: list[Caller] = []
         self.is_exiting = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from .. import control
@@ -18,6 +19,7 @@ from .processes import Processes
 from .sockets import ControlSocket, Outcome
 from .succession import Succession
 from .values import Caller
+from .zygotes import Zygotes
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Performer:
         clients: ControlSocket,
         daemons: Links,
         processes: Processes,
+        zygotes: Zygotes,
         journal: Journal,
         premises: Premises,
     ) -> None:
@@ -40,6 +43,7 @@ class Performer:
         self._clients = clients
         self._daemons = daemons
         self._processes = processes
+        self._zygotes = zygotes
         self._journal = journal
         self._premises = premises
         self._health = Health()
@@ -55,7 +59,17 @@ class Performer:
             case actions.Publish():
                 return self._publish(action)
             case actions.SpawnChild(request, interpreter):
+                self._zygotes.disown(request.name)
                 return [self._processes.spawn(request, interpreter)]
+            case actions.StartZygote(number, request, interpreter, cwd):
+                return self._zygotes.start(number, request, interpreter, cwd)
+            case actions.ForkDaemon(number, request, interpreter):
+                self._zygotes.disown(request.name)
+                return self._zygotes.fork(number, request, interpreter)
+            case actions.EndZygote(number):
+                return self._zygotes.end(number)
+            case actions.ListZygotes(caller, zygotes, unfit):
+                return self._list_zygotes(caller, zygotes, unfit)
             case actions.MeasureMemory(name):
                 return [events.MemoryMeasured(name, room.free_bytes())]
             case actions.SweepSession(name, identity, signal, mark):
@@ -165,6 +179,18 @@ class Performer:
             logger.warning("a client does not read what it asked for; it is sent no more events")
         return [events.ClientGone(caller.client)]
 
+    def _list_zygotes(
+        self,
+        caller: Caller,
+        zygotes: Mapping[int, control.ZygoteStatus],
+        unfit: tuple[control.ZygoteStatus, ...],
+    ) -> list[events.Event]:
+        found = (
+            replace(each, rss_bytes=self._zygotes.memory_bytes(number))
+            for number, each in zygotes.items()
+        )
+        return self._send(caller, control.ZygoteListing((*found, *unfit)))
+
     def _rotate(self, names: tuple[str, ...]) -> events.LogsSeen:
         limit, files = self._settings.log_bytes, self._settings.log_files
         sizes = {}
@@ -173,6 +199,7 @@ class Performer:
             sizes[name] = logs.size(path)
             if logs.rotate(path, limit, files):
                 logger.info("rotated %s", path)
-        if logs.rotate(self._paths.supervisor_log, limit, files):
-            logger.info("rotated %s", self._paths.supervisor_log)
+        for path in (self._paths.supervisor_log, self._paths.zygotes_log):
+            if logs.rotate(path, limit, files):
+                logger.info("rotated %s", path)
         return events.LogsSeen(sizes)

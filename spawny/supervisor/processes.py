@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from signal import Signals
@@ -53,6 +53,7 @@ class _Watched:
     identity: Identity
     pidfd: int | None
     child: subprocess.Popen[bytes] | None = None
+    is_forked: bool = False  # by a zygote: our child, as soon as the process between has ended
     leader: Identity | None = None  # the daemon that left it
 
 
@@ -81,6 +82,8 @@ class Processes:
         self._watched: dict[Identity, _Watched] = {}
         self.memory = OutOfMemory()
         self._families = Families(has_pidfd=has_pidfd)
+        # Whether there may be children of ours that we have not been told of yet.
+        self.expects_orphans: Callable[[], bool] = lambda: False
 
     # --- starting -------------------------------------------------------------------------------
 
@@ -94,7 +97,7 @@ class Processes:
         try:
             offset = os.fstat(log_fd).st_size
             child = children.start(
-                self._command(request, interpreter),
+                self.command(request, interpreter),
                 stdin=subprocess.DEVNULL,
                 stdout=log_fd,
                 stderr=log_fd,
@@ -121,10 +124,15 @@ class Processes:
         self.memory.look([identity])
         return ChildSpawned(request.name, identity, offset, request.mark)
 
-    def _command(self, request: control.StartDaemon, interpreter: Interpreter) -> list[str]:
+    def command(self, request: control.StartDaemon, interpreter: Interpreter) -> list[str]:
+        """What a daemon is executed with."""
         runtime = str(self._paths.runtime)
-        boot = request.kernel if _is_there(request.kernel) else self._boot
+        boot = self.boot_of(request)
         return [interpreter.executable, boot, request.name, request.token, runtime]
+
+    def boot_of(self, request: control.StartDaemon) -> str:
+        """The file that its interpreter is started with."""
+        return request.kernel if _is_there(request.kernel) else self._boot
 
     # --- watching -------------------------------------------------------------------------------
 
@@ -142,6 +150,14 @@ class Processes:
     def watch(self, name: str, identity: Identity) -> None:
         """Watch a process that we did not start."""
         self._watch(_Watched(name, identity, None))
+
+    def adopt(self, name: str, pid: int) -> Identity:
+        """Watch a daemon that a zygote has forked; dead or alive, its pid is still its own."""
+        identity = proctable.identify(pid)
+        if identity is None:
+            raise RuntimeError(f"process {pid} was forked, but is not in the process table")
+        self._watch(_Watched(name, identity, None, is_forked=True))
+        return identity
 
     def _watch(self, watched: _Watched) -> None:
         self._open_pidfd(watched)
@@ -189,6 +205,8 @@ class Processes:
                     return  # it has ended a moment ago
                 if children.is_awaited(found.si_pid):
                     return
+                if self.expects_orphans():
+                    return  # it may be a daemon that we are about to be told of
                 os.waitpid(found.si_pid, 0)
 
     def _forget(self, watched: _Watched) -> None:
@@ -269,6 +287,11 @@ def _ended(watched: _Watched) -> tuple[bool, int | None]:
         # Not by its state in the process table: it may be a zombie with living threads.
         code = watched.child.poll()
         return code is not None, code
+    if watched.is_forked:
+        with suppress(ChildProcessError):  # not yet ours
+            pid, status = os.waitpid(watched.identity.pid, os.WNOHANG)
+            return pid != 0, os.waitstatus_to_exitcode(status) if pid else None
+        return proctable.identify(watched.identity.pid) != watched.identity, None
     if proctable.is_alive(watched.identity):
         return False, None
     # A zombie of ours, though we did not start it: as pid 1, or after we have executed ourselves.

@@ -54,6 +54,43 @@ class Waiter:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What daemons have in common that one zygote can fork."""
+
+    interpreter: Interpreter
+    caller_python: str  # whose environment is cleaned for it
+    kernel: str
+    preload: tuple[str, ...]
+    sys_path: tuple[str, ...]
+    environ: tuple[tuple[str, str], ...]
+    cwd: str
+
+
+@dataclass(frozen=True, slots=True)
+class Zygote:
+    """One that runs; times are those of the core's `now`."""
+
+    number: int
+    kind: Kind
+    began_at: float
+    used_at: float
+    ready_at: float | None = None
+    pid: int | None = None
+    forks: int = 0
+
+    def changed(self, **changes: Any) -> Zygote:
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why daemons of a kind are not forked, and until when that is not tried again."""
+
+    reason: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class LongCall:
     """A call that nears or has passed its deadline; `due` is the time of the next step."""
 
@@ -78,6 +115,7 @@ class Life:
     began_at: float
     is_automatic: bool = False  # started by the restart policy, so that nobody waits to be told
     log_offset: int = 0
+    zygote: int = 0  # the number of the one that it is forked from
     ready_at: float | None = None
     clients: int = 0
     calls: int = 0

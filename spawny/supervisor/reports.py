@@ -6,7 +6,7 @@ One rule: a report is believed only from the link of the very process that it is
 from __future__ import annotations
 
 from .. import control
-from . import actions, endings, limits, listing
+from . import actions, endings, limits, listing, warmth
 from .events import (
     CallInterrupted,
     ClientsChanged,
@@ -299,6 +299,7 @@ def on_deadline(fleet: Fleet, record: Record, now: float) -> None:
     """What `record` awaited has not come in time."""
     if record.state in (State.STARTING, State.LOADING):
         limit = record.request.start_timeout
+        warmth.blame(fleet, record, "was not ready in time", now)
         endings.stop(fleet, record.name, now, f"not ready within {limit:g} s", Cause.FAILURE)
     elif record.state is State.STOPPING and record.identity is None:
         # It never got a process (a decision failed half-way): there is nothing to wait for.

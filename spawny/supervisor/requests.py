@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import control
-from . import actions, configuration, endings, limits, listing, once, starts, upgrade
+from . import actions, configuration, endings, limits, listing, once, starts, upgrade, warmth
 from .events import ClientGone, Requested
 from .fleet import Fleet, PendingInterrupt
 from .lifecycle import ALIVE, State
@@ -32,6 +32,8 @@ def on_requested(fleet: Fleet, event: Requested, now: float) -> None:
                 starts.find(fleet, event, name)
         case control.ListDaemons(name):
             listing.request(fleet, caller, name, now)
+        case control.ListZygotes():
+            warmth.list_zygotes(fleet, caller, now)
         case control.StopDaemon(name):
             _stop(fleet, caller, event.request, now)
         case control.RestartDaemon():

@@ -47,6 +47,7 @@ from .processes import BOOT, Processes
 from .sockets import READABLE, WRITABLE, ControlSocket, Received, listen
 from .succession import execute
 from .values import Caller
+from .zygotes import Zygotes
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class Supervisor:
         self._lookups = Lookups()
         self._descriptor_limit = descriptor_limit
         self._processes = Processes(paths, boot, descriptor_limit=descriptor_limit)
+        self._zygotes = Zygotes(paths, self._processes, descriptor_limit=descriptor_limit)
         self._journal = Journal(paths.journal)
         self._premises = Premises(
             paths, lock_fd, self._clients, self._daemons, self._journal, owns_socket=owns_socket
@@ -120,6 +122,7 @@ class Supervisor:
             self._clients,
             self._daemons,
             self._processes,
+            self._zygotes,
             self._journal,
             self._premises,
         )
@@ -202,6 +205,7 @@ class Supervisor:
         self._notifier.reloading()
         fds = (self._lock_fd, self._clients.suspend().fileno(), self._daemons.listener.fileno())
         try:
+            self._zygotes.close()
             owns_socket = self._premises.owns_socket
             handover_fd = handover.write(fds, owns_socket, action.records, action.answered)
             descriptors.limit_to(self._descriptor_limit)
@@ -221,6 +225,7 @@ class Supervisor:
         self._premises.remove()
         self._performer.succession.abandon()
         self._lookups.close()
+        self._zygotes.close()
         self._daemons.close_all()
         self._clients.close()
 
@@ -233,8 +238,14 @@ class Supervisor:
         watched += [
             (fd, READABLE | WRITABLE if writes else READABLE) for fd, writes in self._daemons.fds()
         ]
+        watched += [
+            (fd, READABLE | WRITABLE if writes else READABLE) for fd, writes in self._zygotes.fds()
+        ]
         watched += [(fd, READABLE) for fd in self._performer.succession.fds()]
         has_requests, ready = self._clients.wait(watched, self._patience())
+        # Before the links: a daemon that was forked is known when it says hello.
+        for forked in self._zygotes.advance():
+            self._feed(forked)
         for fd, flags in ready.items():
             if fd == wakeup.fileno():
                 self._take_signals(wakeup)
@@ -264,7 +275,7 @@ class Supervisor:
             due.append(now + self._processes.interval)
         if self._watchdog_seconds is not None:
             due.append(self._watchdog_at)
-        due.append(self._daemons.accepts_again_at)
+        due += [self._daemons.accepts_again_at, self._zygotes.deadline]
         return min((max(0.0, each - now) for each in due if each is not None), default=None)
 
     def _feed(self, event: events.Event) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import control
-from . import actions, endings
-from .events import ChildSpawned, Requested, SpawnFailed, StartRequested
+from . import actions, endings, warmth
+from .events import ChildSpawned, ForkRefused, Requested, SpawnFailed, StartRequested
 from .fleet import Fleet
 from .lifecycle import Input, State
 from .records import Life, Record, Waiter
@@ -146,6 +146,7 @@ def on_child_spawned(fleet: Fleet, event: ChildSpawned, now: float) -> None:
         return
     record = record.changed(identity=event.identity).lived(log_offset=event.log_offset)
     fleet.put(record)
+    warmth.count_fork(fleet, event.zygote)
     fleet.do(actions.WriteJournal(record))
     if record.state is State.STOPPING:
         fleet.do(actions.SignalDaemon(event.identity, "SIGTERM", event.mark))
@@ -155,6 +156,20 @@ def on_spawn_failed(fleet: Fleet, event: SpawnFailed, now: float) -> None:
     record = fleet.records.get(event.name)
     if record is not None and record.identity is None:
         endings.close(fleet, record.lived(reason=event.problem), now)
+
+
+def on_fork_refused(fleet: Fleet, event: ForkRefused, now: float) -> None:
+    """Start it plainly instead."""
+    if event.is_stale:
+        warmth.end(fleet, event.number)
+    record = fleet.records.get(event.name)
+    if record is None or record.identity is not None or record.life.zygote != event.number:
+        return
+    record = fleet.put(record.lived(zygote=0))
+    if record.state is State.STARTING:
+        fleet.do(actions.SpawnChild(record.request, record.interpreter))
+    else:
+        endings.close(fleet, record, now)
 
 
 def tell_waiters_started(fleet: Fleet, record: Record) -> Record:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import control
-from . import actions, once
+from . import actions, once, warmth
 from .events import (
     DeclaredDue,
     Event,
@@ -53,6 +53,7 @@ def on_checked(fleet: Fleet, event: SuccessorChecked, now: float) -> None:
     if event.problem:
         _give_up(fleet, upgrading, f"{upgrading.python} cannot take over: {event.problem}")
         return
+    warmth.end_all(fleet)
     fleet.upgrading = replace(
         upgrading,
         version=event.version,
@@ -105,7 +106,7 @@ def _must_wait(fleet: Fleet) -> bool:
     is_replaced = any(
         isinstance(due, DeclaredDue) for each in fleet.records.values() for due in each.deferred
     )
-    return bool(fleet.awaited) or is_replaced
+    return bool(fleet.awaited) or is_replaced or warmth.is_forking(fleet)
 
 
 def _has_waiters(fleet: Fleet) -> bool:
@@ -161,7 +162,7 @@ def on_handed_over(fleet: Fleet, event: HandedOver, now: float) -> None:
 
 
 def _take_up(fleet: Fleet, record: Record, now: float) -> None:
-    record = record.lived(pinged_at=None)
+    record = record.lived(pinged_at=None, zygote=0)  # those have ended
     if record.request.definition:  # the one before kept it in memory
         fleet.do(actions.KeepDefinition(record.request))
         record = record.changed(request=replace(record.request, definition=b""))

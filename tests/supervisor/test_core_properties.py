@@ -71,6 +71,15 @@ class AnyHistory(RuleBasedStateMachine):
     def let_spawns_fail(self, fails):
         self.world.spawn_problem = "no memory" if fails else None
 
+    @rule(works=st.booleans())
+    def let_zygotes_work(self, works):
+        self.world.zygotes_work = works
+
+    @rule()
+    def lose_zygotes(self):
+        for number in list(self.world.zygotes):
+            self.world.lose_zygote(number)
+
     @rule(left=st.integers(0, 2))
     def let_daemons_leave_processes(self, left):
         self.world.sweep_leaves = left
@@ -164,7 +173,9 @@ class AnyHistory(RuleBasedStateMachine):
                 assert record.state in ALIVE
                 assert self.world.core.fleet.linked(record.link) == record
             if record.state in (State.LOADING, State.READY, State.FAILED):
-                assert not record.waiters
+                # Whoever restarted it waits until it is ready.
+                assert all(each.until_ready for each in record.waiters)
+                assert record.state is State.LOADING or not record.waiters
             if record.state not in (State.STOPPING, State.SWEEPING):
                 assert not record.stoppers
                 assert not record.deferred

@@ -82,6 +82,8 @@ class World:
         self.sweep_leaves = 0
         self.states: dict[str, ProcessState] = {}
         self.samples: dict[str, Sample] = {}
+        self.zygotes: list[int] = []  # the numbers of those that run
+        self.zygotes_work = True
         self._last_pid = 100
         self._last_link = 0
         self._last_request = 0
@@ -173,6 +175,11 @@ class World:
         assert isinstance(answer, control.Reloaded), answer
         return answer.changes
 
+    def lose_zygote(self, number: int, *, is_unfit: bool = False) -> None:
+        """It ends by itself."""
+        self.zygotes.remove(number)
+        self.tell(events.ZygoteGone(number, "it ended with exit code -9", is_unfit=is_unfit))
+
     # --- actions out ----------------------------------------------------------------------------
 
     def _perform(self, action: actions.Action) -> Iterator[events.Event]:
@@ -189,6 +196,23 @@ class World:
                 else:
                     process = self.process(request.name, request.token)
                     yield events.ChildSpawned(request.name, process.identity, 4096, request.mark)
+            case actions.StartZygote(number):
+                if self.zygotes_work:
+                    self.zygotes.append(number)
+                    yield events.ZygoteReady(number, 7, 0.1)
+                else:
+                    yield events.ZygoteGone(number, "threads run", is_unfit=True)
+            case actions.EndZygote(number):
+                if number in self.zygotes:
+                    self.zygotes.remove(number)
+            case actions.ForkDaemon(number, request):
+                if number in self.zygotes and self.zygotes_work:
+                    process = self.process(request.name, request.token)
+                    yield events.ChildSpawned(
+                        request.name, process.identity, 4096, request.mark, number
+                    )
+                else:
+                    yield events.ForkRefused(request.name, number, "it has changed", is_stale=True)
             case actions.SignalDaemon(identity, signal_name):
                 if identity in self.processes:
                     self.processes[identity].signals.append(signal_name)

@@ -1,0 +1,358 @@
+"""A process that has imported what daemons are to import, and forks them on demand.
+
+The one rule: it only makes starts faster, and never lets one fail. What it cannot do as an
+interpreter that is started anew would, it refuses, with the reason; the supervisor then starts the
+daemon plainly. docs/protocol-link.md has what the two say to each other, over a socket that keeps
+messages apart.
+
+`boot.py` begins as for a daemon. `serve` returns in every daemon that is forked, on the very stack
+that a plain start has.
+"""
+
+import array
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+import warnings
+
+from . import output
+from .failures import describe_error
+from .modules import Modules
+from .newborn import Areas, Environment, renew
+
+PROTOCOL = 1
+MESSAGE_BYTES = 256 * 1024
+
+# What the preloaded modules print is kept for the daemons: each is to print it.
+OUTPUT_BYTES = 1024 * 1024
+
+# The system still shows a thread for a moment after it has been waited for.
+THREAD_SECONDS = 1.0
+
+# Threads that their library does without in a child: there jemalloc (of pyarrow) gives memory back
+# as it goes.
+_EXPENDABLE = ("jemalloc_bg_thd",)
+
+_HARMLESS = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+
+
+class Unfit(Exception):
+    """Daemons of this kind cannot be forked; the reason is for people.
+
+    `lasts`: another zygote would fare no better.
+    """
+
+    def __init__(self, reason, lasts=True):
+        super().__init__(reason)
+        self.lasts = lasts
+
+
+class Preloaded:
+    """What importing the modules has left that a daemon's own beginning would undo or miss."""
+
+    def __init__(self):
+        self.modules = Modules()
+        self.calls = self  # for the streams, which hold interrupts back while they write
+        self.streams = output.install(self)
+        self._said = []
+        self._said_bytes = 0
+        self._handler = None
+
+    def interrupts_held(self):
+        return self
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *exc_info):
+        pass
+
+    def check_interrupt(self):
+        pass
+
+    def forward(self, stream, data):
+        if self._said_bytes < OUTPUT_BYTES:
+            self._said_bytes += len(data)
+            self._said.append((stream, data))
+
+    def is_complete(self):
+        """Everything is imported."""
+        for stream in self.streams:
+            stream.flush()
+        handler = signal.getsignal(signal.SIGINT)
+        self._handler = None if handler is signal.default_int_handler else handler
+
+    def replay(self, server):
+        """In a daemon, when a plain start would import them."""
+        for stream, data in self._said:
+            os.write(stream, data)
+            server.forward(stream, data)
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+
+
+def serve(fd, protocol):
+    """((name, token, runtime), preloaded) of a daemon, in the daemon; never returns elsewhere."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
+    sock.set_inheritable(False)
+    zygote = Zygote(sock)
+    try:
+        if protocol != str(PROTOCOL):
+            raise Unfit("its kernel is of another version of spawny")
+        zygote.prepare()
+    except Unfit as error:
+        zygote.leave(error)
+    return zygote.wait()
+
+
+class Zygote:
+    """Between two daemons it does nothing but wait for the supervisor, with whom it ends."""
+
+    def __init__(self, sock):
+        self._sock = sock
+        self._environment = Environment()
+        self._areas = None
+        self._stamps = []
+        self._whose = {}  # thread, or descriptor -> the module that it came with
+        self.preloaded = Preloaded()
+
+    def say(self, kind, **fields):
+        self._sock.send(json.dumps(dict(fields, type=kind)).encode("ascii"), socket.MSG_NOSIGNAL)
+
+    def leave(self, error):
+        """It is of no use."""
+        self.say("unfit", reason=str(error), lasts=error.lasts)
+        os._exit(1)
+
+    def _hear(self):
+        """(header, descriptors) of the next message; ends with the supervisor."""
+        numbers = array.array("i")
+        room = socket.CMSG_SPACE(numbers.itemsize)
+        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        try:
+            data, extra, _, _ = self._sock.recvmsg(MESSAGE_BYTES, room, flags)
+        except OSError:
+            data = b""
+        if not data:
+            os._exit(0)
+        for _, _, content in extra:
+            numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+        return json.loads(data.decode("ascii")), list(numbers)
+
+    # --- before the first fork ---
+
+    def prepare(self):
+        """Import everything, and see whether daemons can be forked then."""
+        began = time.monotonic()
+        if sys.implementation.name != "cpython":
+            raise Unfit(
+                "%s moves its objects about: a fork would soon share nothing"
+                % sys.implementation.name
+            )
+        header, _ = self._hear()
+        self._areas = Areas.of_this_process()
+        if self._areas is None:
+            raise Unfit("this system does not let a process change its own command line")
+        directories = header["sys_path"]
+        sys.path[:0] = [entry for entry in directories if entry not in sys.path]
+        self.preloaded.modules.watch(directories)
+        self._note_whose(None)
+        for name in header["preload"]:
+            try:
+                importlib.import_module(name)
+            except BaseException as error:
+                _, kind, message = describe_error(error)
+                why = "importing %s raised %s: %s" % (name, kind, message)
+                raise Unfit(why, lasts=False) from None
+            self._note_whose(name)
+        self.preloaded.modules.note()
+        self.preloaded.is_complete()
+        self._environment.note_changes()
+        self._stamps = [(path, _stamp(path)) for path in _installed()]
+        self._try()
+        self.say("ready", seconds=round(time.monotonic() - began, 6))
+
+    def _note_whose(self, module):
+        for each in _threads() + _descriptors():
+            self._whose.setdefault(each, module)
+
+    def _try(self):
+        """One fork for trial. Libraries may end their threads before a fork (OpenBLAS does)."""
+        gc.collect()
+        if hasattr(gc, "freeze"):
+            gc.freeze()  # else every collection of a daemon would copy pages
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            pass
+        else:
+            raise Unfit("importing has started another process")
+        for each in _descriptors():
+            module, target = self._whose.get(each), _target(each)
+            if module is not None and target not in _HARMLESS:
+                raise Unfit("%s leaves %s open" % (module, target))
+        _fork_and_wait(lambda: None)
+        deadline = time.monotonic() + THREAD_SECONDS
+        while self._others() and time.monotonic() < deadline:
+            os.sched_yield()
+        self._check_threads()
+
+    def _others(self):
+        """The threads that a fork would lose."""
+        found = _threads()
+        if len(found) == 1:
+            return []
+        main = "task/%d" % os.getpid()
+        return [each for each in found if each != main and _thread_name(each) not in _EXPENDABLE]
+
+    def _check_threads(self):
+        found = self._others()
+        if found:
+            names = ", ".join(sorted(repr(_thread_name(each)) for each in found))
+            modules = {self._whose.get(each) for each in found} - {None}
+            whose = " of %s" % ", ".join(sorted(modules)) if modules else ""
+            raise Unfit("threads%s run, which a fork would lose: %s" % (whose, names))
+
+    # --- forking ---
+
+    def wait(self):
+        """Fork daemons as they are asked for; returns in each of them."""
+        while True:
+            header, descriptors = self._hear()
+            number = header["id"]
+            try:
+                why = self._why_stale()
+                if why is not None:
+                    self.say("refused", id=number, reason=why, is_stale=True)
+                    continue
+                self._check_threads()
+                if self._fork(header, descriptors):
+                    return header["arguments"], self.preloaded
+            except Unfit as error:
+                self.leave(error)
+            except OSError as error:
+                self.say("refused", id=number, reason=str(error))
+            finally:
+                for fd in descriptors:
+                    os.close(fd)
+
+    def _why_stale(self):
+        """What has changed on disk since, as far as a daemon would find it otherwise."""
+        for path, stamp in self._stamps:
+            if _stamp(path) != stamp:
+                return "%s has changed" % path
+        changed = self.preloaded.modules.changed()
+        return "%s has changed" % changed[0][1] if changed else None
+
+    def _fork(self, header, descriptors):
+        """True in the daemon.
+
+        The process between us tells its pid and ends, which makes the daemon a child of the
+        supervisor. The pid cannot be another's until that has waited for it.
+        """
+        environ = self._environment.of_daemon(header["environ"])
+        if not self._areas.have_room(header["command"]):
+            self.say("refused", id=header["id"], reason="its command line is too long")
+            return False
+        between = []
+
+        def fork_again():
+            between.append(os.getpid())
+            try:
+                os.chdir(header["cwd"])
+                pid = os.fork()
+            except OSError as error:
+                self.say("refused", id=header["id"], reason=str(error))
+                return False
+            if pid:
+                self.say("forked", id=header["id"], pid=pid)
+            return not pid
+
+        if not _fork_and_wait(fork_again):
+            return False
+        try:
+            for fd in (1, 2):
+                os.dup2(descriptors[0], fd)
+            self._sock.close()
+            self._areas.write(header["command"], header["environ"])
+            self._environment.become(environ)
+            renew(header["command"])
+            while os.getppid() == between[0]:
+                os.sched_yield()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        return True
+
+
+def _fork_and_wait(action):
+    """Have a child do `action()` and end; True in the child if that gives True."""
+    with warnings.catch_warnings():
+        # Since Python 3.12 for any thread, even an expendable one.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return False
+    try:
+        if action():
+            return True
+    except BaseException:
+        traceback.print_exc()
+    os._exit(0)
+
+
+# --- what a fork would lose, or share -------------------------------------------------------------
+
+
+def _threads():
+    return ["task/" + each for each in os.listdir("/proc/self/task")]
+
+
+def _thread_name(thread):
+    try:
+        with open("/proc/self/%s/comm" % thread) as file:
+            return file.read().strip()
+    except OSError:
+        return thread
+
+
+def _descriptors():
+    return ["fd/" + each for each in os.listdir("/proc/self/fd") if _target("fd/" + each)]
+
+
+def _target(descriptor):
+    try:
+        return os.readlink("/proc/self/" + descriptor)
+    except OSError:
+        return None  # that of the listing
+
+
+# --- what may change on disk ----------------------------------------------------------------------
+
+
+def _installed():
+    """The interpreter, and the directories of its packages: a package that is installed, upgraded
+    or removed shows in its directory."""
+    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    yield os.path.realpath(sys.executable)
+    yield os.path.join(sys.prefix, "pyvenv.cfg")
+    for entry in sys.path:
+        parts = entry.split(os.sep)
+        is_site = "site-packages" in parts or "dist-packages" in parts
+        if is_site or any(entry.startswith(each + os.sep) for each in prefixes):
+            yield entry
+
+
+def _stamp(path):
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
