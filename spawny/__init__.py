@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .client.supervisor import Supervisor as Supervisor
     from .client.supervisor import connect as connect
     from .control import DaemonStatus as DaemonStatus
+    from .control import ZygoteStatus as ZygoteStatus
     from .definitions import InstanceDefinition as InstanceDefinition
     from .definitions import ModuleDefinition as ModuleDefinition
     from .definitions import ScriptDefinition as ScriptDefinition
@@ -123,6 +124,7 @@ _HOME_OF = {
     "Supervisor": ".client.supervisor",
     "connect": ".client.supervisor",
     "DaemonStatus": ".control",
+    "ZygoteStatus": ".control",
     "InstanceDefinition": ".definitions",
     "ModuleDefinition": ".definitions",
     "ScriptDefinition": ".definitions",

@@ -1,4 +1,4 @@
-"""`spawny status`: all about one daemon."""
+"""`spawny status`: all about one daemon, or about the supervisor."""
 
 from __future__ import annotations
 
@@ -12,29 +12,78 @@ from .exits import OK
 from .ps import STATE_COLOURS
 
 if TYPE_CHECKING:
-    from ..control import DaemonStatus
+    from ..client.supervisor import Supervisor
+    from ..control import DaemonStatus, ZygoteStatus
+
+_HEAD = ("STATE", "PID", "AGE", "IDLE", "FORKS", "DAEMONS", "MEMORY", "PYTHON", "PRELOAD", "REASON")
+_NUMBERS = frozenset({"PID", "AGE", "IDLE", "FORKS", "DAEMONS", "MEMORY"})
 
 
 def register(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "status",
-        help="show all about one daemon",
-        description="Show all about one daemon that runs or ran.",
+        help="show all about one daemon, or about the supervisor",
+        description="Show all about one daemon that runs or ran; without a name, about the"
+        " supervisor and its zygotes: the interpreters that it keeps warm to fork daemons from.",
     )
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", nargs="?")
     parser.add_argument("--json", action="store_true", help="for programs: an object")
     parser.set_defaults(perform=perform)
 
 
 def perform(options: argparse.Namespace) -> int:
     """Show it."""
+    if options.name is None:
+        return _show_supervisor(options.json)
     found = reach.supervisor_of(options.name).status(options.name)
     if options.json:
         print(json.dumps(asdict(found), indent=2))
     else:
         print("\n".join(f"{title:<9} {text}" for title, text in rows(found) if text))
     return OK
+
+
+def _show_supervisor(is_json: bool) -> int:
+    if not reach.is_running():
+        print(json.dumps(None) if is_json else "no supervisor runs; it starts when it is needed")
+        return OK
+    supervisor = reach.supervisor()
+    about, zygotes = supervisor.version(), _zygotes(supervisor)
+    if is_json:
+        print(
+            json.dumps({**asdict(about), "zygotes": [asdict(each) for each in zygotes]}, indent=2)
+        )
+        return OK
+    kind = "a service" if about.service else "started when it was needed"
+    print(f"spawny {about.version}, pid {about.pid}, {kind}")
+    print(f"python  {about.python}")
+    print(zygote_table(zygotes, show.terminal_width()) if zygotes else "no zygotes")
+    return OK
+
+
+def _zygotes(supervisor: Supervisor) -> list[ZygoteStatus]:
+    from ..errors import VersionMismatch
+
+    try:
+        return supervisor.zygotes()
+    except VersionMismatch:  # an older one has none
+        return []
+
+
+def zygote_table(zygotes: list[ZygoteStatus], width: int | None = None) -> str:
+    """The zygotes, and what cannot be forked."""
+
+    def row(each: ZygoteStatus) -> list[str]:
+        if each.pid is None:
+            figures = ["-"] * 6
+        else:
+            ages = show.duration(each.age_seconds), show.duration(each.idle_seconds)
+            counts = str(each.forks), str(each.daemons)
+            figures = [str(each.pid), *ages, *counts, show.size(each.rss_bytes)]
+        return [each.state, *figures, each.python, " ".join(each.preload) or "-", each.reason]
+
+    return show.table(_HEAD, [row(each) for each in zygotes], numbers=_NUMBERS, width=width)
 
 
 def rows(daemon: DaemonStatus) -> list[tuple[str, str]]:

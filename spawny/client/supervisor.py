@@ -38,6 +38,7 @@ from ..control import (
     InterruptDaemon,
     ListDaemons,
     Listing,
+    ListZygotes,
     MalformedMessage,
     Message,
     Progress,
@@ -54,6 +55,8 @@ from ..control import (
     Upgrade,
     WatchEvents,
     Welcome,
+    ZygoteListing,
+    ZygoteStatus,
     decode,
     encode,
     protocol_of,
@@ -192,6 +195,10 @@ class Supervisor:
         if not found:
             raise DaemonNotFound(f"there is no daemon {name!r}; spawny ps lists those that run")
         return found[0]
+
+    def zygotes(self) -> builtins.list[ZygoteStatus]:
+        """The interpreters that are kept warm to fork daemons from, and what cannot be forked."""
+        return [*self._request(ListZygotes(), ZygoteListing).zygotes]
 
     def why(self, name: str) -> Explanation:
         """Why a daemon is in its state, and how its last processes ended; raises

@@ -16,6 +16,8 @@ def main(name, token, runtime):
         (name, token, runtime), preloaded = serve(int(runtime), protocol=token)
     server = Server(name, runtime, preloaded)
     guard = Guard(server, name, token, runtime)
+    if preloaded is not None:
+        preloaded.await_parent()
     guard.start()
     server.run()
     server.tasks.close()

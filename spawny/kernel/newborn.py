@@ -21,24 +21,24 @@ class Environment:
         self._removed = []
 
     def note_changes(self):
-        """Everything is imported."""
-        now = os.environb
+        """Everything is imported. From here on every variable is in memory of its own: C code may
+        otherwise have found some where `Areas` writes."""
+        now = dict(os.environb)
         self._set = {k: v for k, v in now.items() if self._given.get(k) != v}
         self._removed = [k for k in self._given if k not in now]
+        os.environb.update(now)
 
-    def of_daemon(self, given):
-        """What becomes of this environment, as bytes."""
-        found = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
-        found.update(self._set)
+    def become(self, given):
+        """Have this environment, with the same done to it."""
+        wanted = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
+        wanted.update(self._set)
         for name in self._removed:
-            found.pop(name, None)
-        return found
-
-    def become(self, environ):
-        """Have this environment, every variable of it in memory of its own: C code may otherwise
-        have found some where `Areas` writes."""
-        os.environb.clear()
-        os.environb.update(environ)
+            wanted.pop(name, None)
+        for name in [each for each in os.environb if each not in wanted]:
+            del os.environb[name]
+        for name, value in wanted.items():
+            if os.environb.get(name) != value:
+                os.environb[name] = value
 
 
 class Areas:
@@ -90,10 +90,12 @@ def _block(texts):
 
 
 def _write(address, content):
-    with open("/proc/self/mem", "r+b", buffering=0) as memory:
-        memory.seek(address)
-        if memory.write(content) != len(content):
+    memory = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if os.pwrite(memory, content, address) != len(content):
             raise OSError("the memory at %#x cannot be written" % address)
+    finally:
+        os.close(memory)
 
 
 def renew(command):
@@ -105,7 +107,7 @@ def renew(command):
         sys.modules.pop("%s.%s" % (__package__, name), None)
     # Directories that were not there when something was looked for, and may be now.
     for path, finder in list(sys.path_importer_cache.items()):
-        if finder is None:
+        if finder is None and os.path.isdir(path):
             del sys.path_importer_cache[path]
     for name, renew_module in _MODULES.items():
         module = sys.modules.get(name)

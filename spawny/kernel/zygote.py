@@ -63,6 +63,7 @@ class Preloaded:
         self._said = []
         self._said_bytes = 0
         self._handler = None
+        self.parent = None  # of a daemon, for a moment
 
     def interrupts_held(self):
         return self
@@ -88,6 +89,11 @@ class Preloaded:
         handler = signal.getsignal(signal.SIGINT)
         self._handler = None if handler is signal.default_int_handler else handler
 
+    def await_parent(self):
+        """In a daemon, before it is heard of: it is known by then, and the supervisor's child."""
+        while os.getppid() == self.parent:
+            os.sched_yield()  # it is about to end
+
     def replay(self, server):
         """In a daemon, when a plain start would import them."""
         for stream, data in self._said:
@@ -106,9 +112,9 @@ def serve(fd, protocol):
         if protocol != str(PROTOCOL):
             raise Unfit("its kernel is of another version of spawny")
         zygote.prepare()
+        return zygote.wait()
     except Unfit as error:
         zygote.leave(error)
-    return zygote.wait()
 
 
 class Zygote:
@@ -119,11 +125,12 @@ class Zygote:
         self._environment = Environment()
         self._areas = None
         self._stamps = []
+        self._arguments = None
         self._whose = {}  # thread, or descriptor -> the module that it came with
         self.preloaded = Preloaded()
 
     def say(self, kind, **fields):
-        self._sock.send(json.dumps(dict(fields, type=kind)).encode("ascii"), socket.MSG_NOSIGNAL)
+        self._sock.send(json.dumps(dict(fields, type=kind)).encode("ascii"))
 
     def leave(self, error):
         """It is of no use."""
@@ -140,7 +147,7 @@ class Zygote:
         except OSError:
             data = b""
         if not data:
-            os._exit(0)
+            os._exit(_NOTHING_TO_DO)
         for _, _, content in extra:
             numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
         return json.loads(data.decode("ascii")), list(numbers)
@@ -222,25 +229,49 @@ class Zygote:
     # --- forking ---
 
     def wait(self):
-        """Fork daemons as they are asked for; returns in each of them."""
+        """Fork daemons as they are asked for; returns in each of them.
+
+        The process between us and a daemon is there before it is needed: it is the one that waits
+        for the request. Then it forks, tells the daemon's pid and ends, which makes the daemon a
+        child of the supervisor. The pid cannot be another's until that has waited for it.
+        """
         while True:
-            header, descriptors = self._hear()
-            number = header["id"]
-            try:
-                why = self._why_stale()
-                if why is not None:
-                    self.say("refused", id=number, reason=why, is_stale=True)
-                    continue
-                self._check_threads()
-                if self._fork(header, descriptors):
-                    return header["arguments"], self.preloaded
-            except Unfit as error:
-                self.leave(error)
-            except OSError as error:
-                self.say("refused", id=number, reason=str(error))
-            finally:
-                for fd in descriptors:
-                    os.close(fd)
+            self._check_threads()
+            if _fork_and_wait(self._fork):
+                return self._arguments, self.preloaded
+
+    def _fork(self):
+        """In the process between: True in the daemon, False when another is to wait."""
+        self._why_stale()  # for the pages that it touches: they are copied while nobody waits
+        header, descriptors = self._hear()
+        why = self._why_stale()
+        if why is None and not self._areas.have_room(header["command"]):
+            why = "its command line is too long"
+        elif why is not None:
+            self.say("refused", id=header["id"], reason=why, is_stale=True)
+            return False
+        between = os.getpid()
+        try:
+            os.chdir(header["cwd"])
+            pid = os.fork()
+        except OSError as error:
+            why = str(error)
+        if why is not None:
+            self.say("refused", id=header["id"], reason=why)
+            return False
+        if pid:
+            self.say("forked", id=header["id"], pid=pid)
+            return False
+        self._sock.close()
+        for fd in (1, 2):
+            os.dup2(descriptors[0], fd)
+        os.close(descriptors[0])
+        self._areas.write(header["command"], header["environ"])
+        self._environment.become(header["environ"])
+        renew(header["command"])
+        self._arguments = header["arguments"]
+        self.preloaded.parent = between
+        return True
 
     def _why_stale(self):
         """What has changed on disk since, as far as a daemon would find it otherwise."""
@@ -250,45 +281,9 @@ class Zygote:
         changed = self.preloaded.modules.changed()
         return "%s has changed" % changed[0][1] if changed else None
 
-    def _fork(self, header, descriptors):
-        """True in the daemon.
 
-        The process between us tells its pid and ends, which makes the daemon a child of the
-        supervisor. The pid cannot be another's until that has waited for it.
-        """
-        environ = self._environment.of_daemon(header["environ"])
-        if not self._areas.have_room(header["command"]):
-            self.say("refused", id=header["id"], reason="its command line is too long")
-            return False
-        between = []
-
-        def fork_again():
-            between.append(os.getpid())
-            try:
-                os.chdir(header["cwd"])
-                pid = os.fork()
-            except OSError as error:
-                self.say("refused", id=header["id"], reason=str(error))
-                return False
-            if pid:
-                self.say("forked", id=header["id"], pid=pid)
-            return not pid
-
-        if not _fork_and_wait(fork_again):
-            return False
-        try:
-            for fd in (1, 2):
-                os.dup2(descriptors[0], fd)
-            self._sock.close()
-            self._areas.write(header["command"], header["environ"])
-            self._environment.become(environ)
-            renew(header["command"])
-            while os.getppid() == between[0]:
-                os.sched_yield()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        return True
+# How a child ends that has heard of no more than the supervisor's end.
+_NOTHING_TO_DO = 3
 
 
 def _fork_and_wait(action):
@@ -298,13 +293,16 @@ def _fork_and_wait(action):
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid:
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
+        if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == _NOTHING_TO_DO:
+            os._exit(1)
         return False
     try:
         if action():
             return True
     except BaseException:
         traceback.print_exc()
+        os._exit(1)
     os._exit(0)
 
 

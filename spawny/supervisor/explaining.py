@@ -120,7 +120,8 @@ def why(fleet: Fleet, record: Record, now: float) -> str:
             return f"{life.reason}; spawny restart {record.name} starts it again"
     idle = record.request.idle_timeout
     told = "" if idle is None or life.clients else f", and ends after {idle:g} s without one"
-    return f"it serves; no call runs, and {life.clients} clients are attached{told}"
+    origin = "; it was forked from a zygote" if life.zygote else ""
+    return f"it serves; no call runs, and {life.clients} clients are attached{told}{origin}"
 
 
 def _drifted(record: Record) -> str:

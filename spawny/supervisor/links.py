@@ -88,8 +88,9 @@ class Links:
     def advance(self, fd: int, *, is_writable: bool) -> list[events.Event]:
         """Do what can be done at a descriptor that is ready."""
         if fd == self._listener.fileno():
-            self._accept()
-            return []
+            accepted = self._accept()
+            # It says hello at once, as a rule.
+            return [] if accepted is None else self._receive(accepted)
         connection = self._connections.get(self._numbers.get(fd, 0))
         if connection is None:
             return []
@@ -102,7 +103,7 @@ class Links:
         connection = self._connections.get(number)
         return [] if connection is None else self._receive(connection)
 
-    def _accept(self) -> None:
+    def _accept(self) -> _Connection | None:
         try:
             accepted, _ = self._listener.accept()
             accepted = socket.socket(fileno=descriptors.put_away(accepted.detach()))
@@ -111,16 +112,18 @@ class Links:
             if descriptors.are_exhausted(error):
                 # The knock may still be there, and would wake us again and again.
                 self._accepts_again_at = time.monotonic() + ACCEPT_AGAIN_SECONDS
-            return
+            return None
         pid, uid = _peer_of(accepted)
         if uid != os.getuid():
             logger.warning("refused a link of uid %d", uid)
             accepted.close()
-            return
+            return None
         accepted.setblocking(False)
         self._last_number += 1
-        self._connections[self._last_number] = _Connection(self._last_number, accepted, pid)
+        connection = _Connection(self._last_number, accepted, pid)
+        self._connections[self._last_number] = connection
         self._numbers[accepted.fileno()] = self._last_number
+        return connection
 
     def _receive(self, connection: _Connection) -> list[events.Event]:
         heard: list[events.Event] = []

@@ -109,6 +109,8 @@ def _link_up(fleet: Fleet, record: Record, event: DaemonHello, now: float) -> No
     elif event.state == "new" and not record.request.digest:
         endings.stop(fleet, record.name, now, "its definition is lost", Cause.FAILURE)
     elif event.state == "new":
+        # The client first: it connects while the daemon begins to load.
+        record = tell_waiters_started(fleet, record)
         fleet.do(actions.SendLoad(event.link, record.request, record.restore))
     elif event.state == "failed":
         _await_failed(fleet, record, now, "its definition raised")

@@ -11,6 +11,7 @@ import array
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -50,6 +51,9 @@ _MESSAGE_BYTES = 96 * 1024
 # variables of another terminal.
 _ROOM_COMMAND = "-" * 160
 _ROOM_MARK = "-" * 1024
+
+# Between the end of its socket and its own.
+_END_SECONDS = 0.5
 
 _RECEIVE_BYTES = 64 * 1024
 _PR_SET_CHILD_SUBREAPER = 36
@@ -208,8 +212,8 @@ class Zygotes:
             ForkRefused(_withdraw(zygote, each).name, number, "it was ended")
             for each in list(zygote.unsent)
         ]
-        if zygote.until is not None or not zygote.forks:
-            zygote.child.kill()  # it has nothing to lose
+        if zygote.until is not None:
+            _kill(zygote)  # it hears nothing while it imports
         else:
             zygote.socket.shutdown(socket.SHUT_WR)
         return [*refused]
@@ -217,7 +221,6 @@ class Zygotes:
     def close(self) -> None:
         """End all, now."""
         for zygote in list(self._zygotes.values()):
-            zygote.child.kill()
             self._forget(zygote)
 
     def memory_bytes(self, number: int) -> int:
@@ -260,9 +263,8 @@ class Zygotes:
                 data = zygote.socket.recv(_RECEIVE_BYTES)
             except BlockingIOError:
                 return
-            except OSError as error:
-                logger.warning("lost zygote %d: %s", zygote.number, error)
-                data = b""
+            except ConnectionResetError:
+                data = b""  # it has not read all that it was sent
             if not data:
                 yield from self._gone(zygote)
                 return
@@ -270,7 +272,7 @@ class Zygotes:
                 yield from self._take(zygote, json.loads(data))
             except (ValueError, KeyError, TypeError) as error:
                 logger.warning("zygote %d says %.200r: %r", zygote.number, data, error)
-                zygote.child.kill()
+                _kill(zygote)
 
     def _take(self, zygote: _Zygote, header: dict[str, Any]) -> Iterator[Event]:
         match header["type"]:
@@ -306,7 +308,7 @@ class Zygotes:
     def _keep_time(self, zygote: _Zygote, now: float) -> Iterator[Event]:
         if zygote.until is not None and now >= zygote.until:
             zygote.problem = f"it was not ready within {PREPARE_SECONDS:g} s"
-            zygote.child.kill()
+            _kill(zygote)
             zygote.until = None
         for number, fork in list(zygote.forks.items()):
             if now < fork.until:
@@ -317,7 +319,7 @@ class Zygotes:
                 yield ForkRefused(request.name, zygote.number, "it was not ready in time")
             else:
                 zygote.problem = f"it did not answer within {FORK_SECONDS:g} s"
-                zygote.child.kill()
+                _kill(zygote)
                 fork.until = now + FORK_SECONDS
 
     def _gone(self, zygote: _Zygote) -> Iterator[Event]:
@@ -335,9 +337,20 @@ class Zygotes:
     def _forget(self, zygote: _Zygote) -> int:
         del self._zygotes[zygote.number]
         zygote.socket.close()
-        # It has let go of its socket, as processes do when they end, or has been killed.
-        zygote.child.kill()
-        return zygote.child.wait()
+        if zygote.until is not None:
+            _kill(zygote)
+        try:
+            # It ends by itself, or has ended.
+            return zygote.child.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            _kill(zygote)
+            return zygote.child.wait()
+
+
+def _kill(zygote: _Zygote) -> None:
+    """End it with the one who waits for it."""
+    if zygote.child.returncode is None:  # else its pid may be another's
+        os.killpg(zygote.child.pid, signal.SIGKILL)
 
 
 def _send(zygote: _Zygote, message: bytes, fd: int | None = None) -> bool:
