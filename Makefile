@@ -92,13 +92,13 @@ DECIDED := spawny/control.py,spawny/settings.py,spawny/kernel/link.py,spawny/ker
 	spawny/config.py,spawny/supervisor/values.py,spawny/supervisor/configuration.py,$\
 	spawny/supervisor/once.py,spawny/supervisor/upgrade.py,spawny/supervisor/explaining.py,$\
 	spawny/supervisor/records.py,spawny/supervisor/events.py,spawny/supervisor/actions.py,$\
-	spawny/supervisor/limits.py,spawny/supervisor/budget.py,spawny/interpreters/spec.py
+	spawny/supervisor/limits.py,spawny/supervisor/budget.py,spawny/interpreters/spec.py,spawny/supervisor/warmth.py
 
 coverage: .venv/.dev  ## see that what is decided is tested in every branch
 	$(BIN)/python -m coverage run --branch --source spawny -m pytest -q -p no:cacheprovider \
 		tests/supervisor/test_core.py tests/supervisor/test_core_properties.py \
 		tests/supervisor/test_limits.py tests/supervisor/test_budget.py \
-		tests/supervisor/test_drift.py \
+		tests/supervisor/test_drift.py tests/supervisor/test_warmth.py \
 		tests/supervisor/test_lifecycle.py tests/supervisor/test_policy.py \
 		tests/supervisor/test_upgrade.py tests/supervisor/test_configuration.py \
 		tests/test_config.py tests/discovery/test_spec.py tests/supervisor/test_values.py \

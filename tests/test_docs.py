@@ -1,6 +1,7 @@
 """The documentation says what the code says, where both name the same things."""
 
 import importlib.util
+import json
 import re
 import typing
 from dataclasses import fields, is_dataclass
@@ -13,7 +14,7 @@ import spawny
 from spawny import control
 from spawny.client.options import Options
 from spawny.kernel import link, wire
-from spawny.settings import Settings
+from spawny.settings import Settings, shown
 from spawny.supervisor import links
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -66,11 +67,16 @@ def test_every_option_is_described() -> None:
 
 
 def test_every_setting_is_described() -> None:
-    """The table has each key of `[supervisor]` and no other, with its default."""
-    table = rows(section(page("reference.md"), "Configuration"))
-    assert {key: float(default) for key, default in table.items()} == {
-        each.name: each.default for each in fields(Settings)
+    """The tables have each key of `[supervisor]` and `[zygotes]`, with its default."""
+    tables = {
+        "[supervisor]": rows(section(page("reference.md"), "Configuration")),
+        "[zygotes]": rows(section(page("reference.md"), "Zygotes")),
     }
+    assert {
+        f"{table} {key}": json.loads(default)
+        for table, keys in tables.items()
+        for key, default in keys.items()
+    } == {shown(each.name): each.default for each in fields(Settings)}
 
 
 def test_every_kind_of_event_is_described() -> None:

@@ -106,7 +106,7 @@ def _is_often(fleet: Fleet, kind: Kind, now: float) -> bool:
 
 def _start(fleet: Fleet, kind: Kind, record: Record, now: float) -> Zygote:
     while len(fleet.zygotes) >= fleet.settings.zygotes_most:
-        end(fleet, min(fleet.zygotes.values(), key=lambda each: each.used_at).number)
+        end(fleet, _by_use(fleet)[0].number)
     fleet.zygote_number += 1
     zygote = Zygote(fleet.zygote_number, kind, began_at=now, used_at=now)
     fleet.zygotes[zygote.number] = zygote
@@ -183,9 +183,13 @@ def apply_settings(fleet: Fleet) -> None:
     """They have changed."""
     if not fleet.settings.zygotes_enabled:
         end_all(fleet)
-    by_use = sorted(fleet.zygotes.values(), key=lambda each: each.used_at, reverse=True)
-    for zygote in by_use[fleet.settings.zygotes_most :]:
+    for zygote in _by_use(fleet)[: -fleet.settings.zygotes_most]:
         end(fleet, zygote.number)
+
+
+def _by_use(fleet: Fleet) -> list[Zygote]:
+    """The longest unused first."""
+    return sorted(fleet.zygotes.values(), key=lambda each: (each.used_at, each.number))
 
 
 def end_all(fleet: Fleet) -> None:

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import control
+from .. import children, control
 from ..address import DAEMON_VARIABLE
 from ..paths import Paths
 from . import descriptors, logs, proctable
@@ -148,7 +148,7 @@ class Zygotes:
         room = f"{request.name}{request.token}{self._paths.runtime}{_ROOM_COMMAND}"
         log_fd = logs.open_for_append(self._paths.zygotes_log)
         try:
-            return subprocess.Popen(
+            return children.start(
                 [interpreter.executable, boot, "--zygote", str(PROTOCOL), str(fd), room],
                 stdin=subprocess.DEVNULL,
                 stdout=log_fd,

@@ -84,6 +84,9 @@ class World:
         self.samples: dict[str, Sample] = {}
         self.zygotes: list[int] = []  # the numbers of those that run
         self.zygotes_work = True
+        self.zygotes_are_stale = False
+        self.zygotes_start_slowly = False  # the test says when they are ready
+        self.forks_are_slow = False  # the test says what comes of them
         self._last_pid = 100
         self._last_link = 0
         self._last_request = 0
@@ -199,20 +202,24 @@ class World:
             case actions.StartZygote(number):
                 if self.zygotes_work:
                     self.zygotes.append(number)
-                    yield events.ZygoteReady(number, 7, 0.1)
+                    if not self.zygotes_start_slowly:
+                        yield events.ZygoteReady(number, 7, 0.1)
                 else:
                     yield events.ZygoteGone(number, "threads run", is_unfit=True)
             case actions.EndZygote(number):
                 if number in self.zygotes:
                     self.zygotes.remove(number)
             case actions.ForkDaemon(number, request):
-                if number in self.zygotes and self.zygotes_work:
+                if self.forks_are_slow or self.zygotes_start_slowly:
+                    return
+                if number in self.zygotes and not self.zygotes_are_stale:
                     process = self.process(request.name, request.token)
                     yield events.ChildSpawned(
                         request.name, process.identity, 4096, request.mark, number
                     )
                 else:
-                    yield events.ForkRefused(request.name, number, "it has changed", is_stale=True)
+                    is_stale = self.zygotes_are_stale
+                    yield events.ForkRefused(request.name, number, "refused", is_stale)
             case actions.SignalDaemon(identity, signal_name):
                 if identity in self.processes:
                     self.processes[identity].signals.append(signal_name)
