@@ -24,7 +24,12 @@ from .settings import Settings, from_table
 from .sizes import size_bytes
 
 # At the top of a file, and as a user writes them.
-_TABLES = {"supervisor": "[supervisor]", "daemons": "[daemons.NAME]", "pythons": "[pythons]"}
+_TABLES = {
+    "supervisor": "[supervisor]",
+    "zygotes": "[zygotes]",
+    "daemons": "[daemons.NAME]",
+    "pythons": "[pythons]",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ def test_requirements_are_as_a_client_writes_them(
         ("[supervisor]\nlog_files = 'x'\n", "2: log_files must be a whole number, not 'x'"),
         (
             "[supervisor]\n[daemon.web]\nmodule = 'a'\n",
-            "2: there is no 'daemon' here; there are [supervisor], [daemons.NAME], [pythons]",
+            "2: there is no 'daemon' here; there are [supervisor], [zygotes], [daemons.NAME],",
         ),
         ("daemons = 3\n", "1: daemons must be tables such as [daemons.NAME]"),
         ("[daemons]\nweb = 3\n", "2: [daemons.web] must be a table"),

@@ -157,11 +157,6 @@ class Zygote:
     def prepare(self):
         """Import everything, and see whether daemons can be forked then."""
         began = time.monotonic()
-        if sys.implementation.name != "cpython":
-            raise Unfit(
-                "%s moves its objects about: a fork would soon share nothing"
-                % sys.implementation.name
-            )
         header, _ = self._hear()
         self._areas = Areas.of_this_process()
         if self._areas is None:
