@@ -240,33 +240,37 @@ class Zygote:
         self._why_stale()  # for the pages that it touches: they are copied while nobody waits
         header, descriptors = self._hear()
         why = self._why_stale()
-        if why is None and not self._areas.have_room(header["command"]):
-            why = "its command line is too long"
-        elif why is not None:
-            self.say("refused", id=header["id"], reason=why, is_stale=True)
-            return False
+        if why is not None:
+            return self._refuse(header, why, is_stale=True)
+        if not self._areas.have_room(header["command"]):
+            return self._refuse(header, "its command line is too long")
         between = os.getpid()
         try:
             os.chdir(header["cwd"])
             pid = os.fork()
         except OSError as error:
-            why = str(error)
-        if why is not None:
-            self.say("refused", id=header["id"], reason=why)
-            return False
+            return self._refuse(header, str(error))
         if pid:
             self.say("forked", id=header["id"], pid=pid)
             return False
+        self.preloaded.parent = between
+        self._become(header, descriptors[0])
+        return True
+
+    def _refuse(self, header, reason, **fields):
+        self.say("refused", id=header["id"], reason=reason, **fields)
+        return False
+
+    def _become(self, header, log_fd):
+        """Be the daemon of this request."""
         self._sock.close()
         for fd in (1, 2):
-            os.dup2(descriptors[0], fd)
-        os.close(descriptors[0])
+            os.dup2(log_fd, fd)
+        os.close(log_fd)
         self._areas.write(header["command"], header["environ"])
         self._environment.become(header["environ"])
         renew(header["command"])
         self._arguments = header["arguments"]
-        self.preloaded.parent = between
-        return True
 
     def _why_stale(self):
         """What has changed on disk since, as far as a daemon would find it otherwise."""

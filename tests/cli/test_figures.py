@@ -12,7 +12,7 @@ import pytest
 import spawny
 from spawny.cli import main, metrics, status
 from spawny.cli.exits import INTERRUPTED
-from spawny.control import DaemonStatus
+from spawny.control import DaemonStatus, ZygoteStatus
 from tests.interpreters import Interpreter
 
 ETL = DaemonStatus(
@@ -81,6 +81,32 @@ def test_status_shows_all_about_one(home, capsys) -> None:
     assert main(["status", "one"]) == 0
     assert "ended     exit code 0" in capsys.readouterr().out
     assert main(["status", "none"]) == 3
+
+
+def test_status_without_a_name_shows_the_supervisor(home, capsys) -> None:
+    """With its zygotes; and that there is none does not start one."""
+    assert main(["status"]) == 0
+    assert "no supervisor runs" in capsys.readouterr().out
+    assert main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) is None
+    pid = spawny.connect().version().pid
+    assert main(["status"]) == 0
+    assert f"pid {pid}, started when it was needed" in (shown := capsys.readouterr().out)
+    assert "no zygotes" in shown
+    spawny.run_script("x = 1", name="one", preload=["json"])
+    assert main(["status"]) == 0
+    assert re.search(r"^ready .* 1        1 .* json$", capsys.readouterr().out, re.MULTILINE)
+    spawny.connect().stop("one")
+    assert main(["status", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["pid"], found["zygotes"][0]["preload"]) == (pid, ["json"])
+
+
+def test_a_kind_that_cannot_be_forked_is_shown_with_its_reason() -> None:
+    """It has no process."""
+    unfit = ZygoteStatus("/usr/bin/python3", ["a", "b"], "unfit", reason="threads run")
+    *_, row = status.zygote_table([unfit]).splitlines()
+    assert row.split() == ["unfit", *"------", "/usr/bin/python3", "a", "b", "threads", "run"]
 
 
 def test_what_status_says() -> None:
