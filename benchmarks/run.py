@@ -23,6 +23,7 @@ import placement
 import report
 import scripts
 import shapes
+import warm
 from harness import Section
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -63,6 +64,7 @@ def _measured() -> Iterator[Section]:
     yield shapes.measure(rounds=15)
     yield from arrays.measure()
     yield scripts.measure(rounds=30)
+    yield warm.measure(rounds=30)
     yield footprint.measure(seconds=30)
     yield deaths.measure(rounds=15)
 

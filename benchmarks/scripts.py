@@ -28,7 +28,10 @@ INTERPRETER = "python -c pass"
 
 def measure(rounds: int) -> Section:
     """Milliseconds of whole scripts, and of a start within one."""
-    with private_home():
+    with private_home() as home:
+        # A start is to be a cold one; warm.py has the others.
+        (home / "config").mkdir()
+        (home / "config" / "config.toml").write_text("[zygotes]\nenabled = false\n")
         served = spawny.run_script("def answer():\n    return 42", name="served")
         times = interleave(
             {

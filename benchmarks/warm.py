@@ -1,0 +1,241 @@
+"""How soon a new process answers: executed, forked from a zygote, and by other ways."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from harness import (
+    Figure,
+    Section,
+    interleave,
+    median_difference,
+    private_home,
+    python,
+    run_milliseconds,
+)
+
+import spawny
+
+# From run_script to the first answer, in a client that is warm as well.
+NUMPY_GOAL_MILLISECONDS = 10.0
+DAEMONS_PER_SECOND_GOAL = 200.0
+PSS_GOAL_MB = 4.0
+
+SCRIPT = "def answer():\n    return 42"
+ORIGINAL = "spawny==2.1.4"
+ATTACH = "import spawny; spawny.attach('served').answer()"
+
+# In a row, by so many threads of one client.
+CROWD = 200
+THREADS = 4
+
+PATIENCE_SECONDS = 60.0
+
+
+def measure(rounds: int) -> Section:
+    """Milliseconds until a new process answers, daemons a second, and memory of an idle one."""
+    with ExitStack() as stack:
+        ways: dict[str, Callable[[], float]] = {
+            "python -c pass": lambda: run_milliseconds(python("-c", "pass")),
+        }
+        for module in _installed("numpy", "pandas"):
+            command = python("-c", f"import {module}")
+            ways[f"python -c 'import {module}'"] = lambda command=command: run_milliseconds(command)
+        cold = stack.enter_context(_home("[zygotes]\nenabled = false\n"))
+        warm = stack.enter_context(_home(""))
+        ways["spawny, executed"] = lambda: _start(cold)
+        ways["spawny, forked"] = lambda: _start(warm)
+        for module in _installed("numpy", "pandas"):
+            ways[f"spawny, executed, preload={module}"] = lambda m=module: _start(cold, m)
+            ways[f"spawny, forked, preload={module}"] = lambda m=module: _start(warm, m)
+        with _using(warm):
+            served = spawny.run_script(SCRIPT, name="served")
+        ways["fresh script that attaches"] = lambda: _attach(warm)
+        for way, label in (
+            ("forkserver", "multiprocessing, forkserver with numpy preloaded"),
+            ("loky", "loky, a worker"),
+            ("original", f"the original {ORIGINAL}"),
+        ):
+            starter = stack.enter_context(_starter(way))
+            if starter is not None:
+                ways[label] = starter
+        for way in ways.values():
+            for _ in range(3):  # zygotes are started, files cached
+                way()
+        times = interleave(ways, rounds)
+        with _using(warm):
+            per_second = max(_daemons_a_second() for _ in range(3))
+            memory = _idle_megabytes()
+            served.terminate_daemon()
+    bare = times["python -c pass"]
+    numpy = "spawny, forked, preload=numpy"
+    return Section(
+        "New processes",
+        f"Milliseconds from the request to the first answer, {rounds} rounds: of daemons in"
+        " a client that runs, of whole commands from start to end. A daemon is executed, or forked"
+        " from a zygote that is warm.",
+        (
+            *(
+                Figure(
+                    way,
+                    statistics.median(found),
+                    "ms",
+                    limit=NUMPY_GOAL_MILLISECONDS if way == numpy else None,
+                    note=""
+                    if found is bare
+                    else f"{median_difference(found, bare):+.1f} ms to python -c pass;"
+                    f" fastest {min(found):.1f}",
+                )
+                for way, found in times.items()
+            ),
+            Figure(
+                f"new daemons a second from one zygote, {THREADS} at a time",
+                per_second,
+                "/s",
+                note=f"goal: {DAEMONS_PER_SECOND_GOAL:g}; the best of three times {CROWD}",
+            ),
+            Figure(
+                "PSS of an idle forked daemon, beside nine others", memory, "MB", limit=PSS_GOAL_MB
+            ),
+        ),
+    )
+
+
+def _installed(*modules: str) -> Iterator[str]:
+    return (each for each in modules if importlib.util.find_spec(each) is not None)
+
+
+@contextmanager
+def _home(config: str) -> Iterator[Path]:
+    """A home with this configuration, and a supervisor that runs."""
+    with private_home() as home:
+        (home / "config").mkdir()
+        (home / "config" / "config.toml").write_text(config)
+        spawny.connect()
+        yield home
+
+
+@contextmanager
+def _using(home: Path) -> Iterator[None]:
+    before = os.environ.get("SPAWNY_HOME")
+    os.environ["SPAWNY_HOME"] = str(home)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SPAWNY_HOME"]
+        else:
+            os.environ["SPAWNY_HOME"] = before
+
+
+def _start(home: Path, *preload: str) -> float:
+    with _using(home):
+        began = time.perf_counter()
+        module = spawny.run_script(SCRIPT, preload=preload)
+        module.answer()
+        took = (time.perf_counter() - began) * 1000
+        module.terminate_daemon()
+    return took
+
+
+def _attach(home: Path) -> float:
+    with _using(home):
+        return run_milliseconds(python("-c", ATTACH))
+
+
+def _daemons_a_second() -> float:
+    """One after the other in each thread, until they answer; they end together."""
+    left = iter(range(CROWD))
+    proxies = []
+
+    def work() -> None:
+        for _ in left:
+            proxies.append(spawny.run_script(SCRIPT, preload=["json"]))
+
+    threads = [threading.Thread(target=work) for _ in range(THREADS)]
+    began = time.perf_counter()
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    took = time.perf_counter() - began
+    for proxy in proxies:
+        proxy.terminate_daemon()
+    return len(proxies) / took
+
+
+def _idle_megabytes() -> float:
+    proxies = [
+        spawny.run_script("import os\ndef pid():\n    return os.getpid()", preload=["json"])
+        for _ in range(10)
+    ]
+    pids = [spawny.value(each.pid()) for each in proxies]
+    time.sleep(1)
+    found = []
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        found += [int(each.split()[1]) / 1000 for each in lines if each.startswith("Pss:")]
+    for proxy in proxies:
+        proxy.terminate_daemon()
+    return statistics.median(found)
+
+
+@contextmanager
+def _starter(way: str) -> Iterator[Callable[[], float] | None]:
+    """Start a process by another way (see starters.py); None where it is not to be had."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        environ = {**os.environ}
+        if way == "original":
+            if not _install(folder, ORIGINAL, "six"):  # which it imports and does not require
+                yield None
+                return
+            environ["PYTHONPATH"] = folder
+        elif way == "loky" and importlib.util.find_spec("loky") is None:
+            if not _install(folder, "loky"):
+                yield None
+                return
+            environ["PYTHONPATH"] = folder
+        process = stack.enter_context(
+            subprocess.Popen(
+                python(str(Path(__file__).with_name("starters.py")), way),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environ,
+                text=True,
+            )
+        )
+
+        def start() -> float:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return float(process.stdout.readline())
+
+        yield start
+        with suppress(OSError):
+            process.communicate(timeout=PATIENCE_SECONDS)
+
+
+def _install(folder: str, *packages: str) -> bool:
+    command = python("-m", "pip", "install", "--quiet", "--target", folder, *packages)
+    return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    import logging
+
+    import report
+
+    logging.getLogger("spawny").setLevel(logging.WARNING)
+    print(report.as_text(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 20)))
