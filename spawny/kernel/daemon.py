@@ -15,7 +15,7 @@ def main(name, token, runtime):
 
         (name, token, runtime), preloaded = serve(int(runtime), protocol=token)
     server = Server(name, runtime, preloaded)
-    guard = Guard(server, name, token, runtime)
+    guard = Guard(server, name, token, runtime, preloaded and preloaded.listener)
     if preloaded is not None:
         preloaded.await_parent()
     guard.start()

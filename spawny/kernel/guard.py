@@ -21,7 +21,7 @@ from . import errands, wire
 from .failures import TEXT_LIMIT
 from .forks import at_fork
 from .greeting import greet, start_calls
-from .listener import Listener
+from .listener import Listener, call_path
 from .phone import Phone
 from .recycling import SETTLE_SECONDS, tell
 from .server import LOADING, NEW
@@ -57,7 +57,7 @@ READ_BYTES = 64 * 1024
 class Guard(threading.Thread):
     """Owns the listening socket, the phone, and the sessions with their leases."""
 
-    def __init__(self, server, name, token, runtime):
+    def __init__(self, server, name, token, runtime, listener=None):
         super().__init__(name="spawny-control", daemon=True)
         self.exit_code = 0
         self.server = server
@@ -87,7 +87,7 @@ class Guard(threading.Thread):
         self._poller.register(self._wake_read, select.POLLIN)
         self.pid = os.getpid()
         self.phone = Phone(self, os.path.join(runtime, "link.sock"), name, token, self.pid)
-        self._listener = Listener(os.path.join(runtime, "d", name + ".sock"))
+        self._listener = listener or Listener(call_path(runtime, name))
         self._poller.register(self._listener.fileno(), select.POLLIN)
         at_fork(after_in_child=self._leave_to_parent)
 

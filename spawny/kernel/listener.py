@@ -7,6 +7,11 @@ import sys
 BACKLOG = 128
 
 
+def call_path(runtime, name):
+    """Where clients look for the daemon of this name."""
+    return os.path.join(runtime, "d", name + ".sock")
+
+
 class Listener:
     """Bound at this path, where nobody else is served; else the process exits."""
 

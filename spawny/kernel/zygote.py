@@ -23,6 +23,7 @@ import warnings
 
 from . import output
 from .failures import describe_error
+from .listener import Listener, call_path
 from .modules import Modules
 from .newborn import Areas, Environment, renew
 
@@ -64,6 +65,7 @@ class Preloaded:
         self._said_bytes = 0
         self._handler = None
         self.parent = None  # of a daemon, for a moment
+        self.listener = None
 
     def interrupts_held(self):
         return self
@@ -244,16 +246,22 @@ class Zygote:
             return self._refuse(header, why, is_stale=True)
         if not self._areas.have_room(header["command"]):
             return self._refuse(header, "its command line is too long")
-        between = os.getpid()
+        name, _, runtime = header["arguments"]
+        self.preloaded.parent = os.getpid()
         try:
             os.chdir(header["cwd"])
+            # Already here, so that clients may knock as soon as there is a process.
+            listener = self.preloaded.listener = Listener(call_path(runtime, name))
+        except (OSError, SystemExit) as error:
+            return self._refuse(header, str(error))
+        try:
             pid = os.fork()
         except OSError as error:
+            listener.unlink()
             return self._refuse(header, str(error))
         if pid:
             self.say("forked", id=header["id"], pid=pid)
             return False
-        self.preloaded.parent = between
         self._become(header, descriptors[0])
         return True
 

@@ -146,10 +146,13 @@ def on_child_spawned(fleet: Fleet, event: ChildSpawned, now: float) -> None:
         return
     record = record.changed(identity=event.identity).lived(log_offset=event.log_offset)
     fleet.put(record)
-    warmth.count_fork(fleet, event.zygote)
     fleet.do(actions.WriteJournal(record))
     if record.state is State.STOPPING:
         fleet.do(actions.SignalDaemon(event.identity, "SIGTERM", event.mark))
+    elif event.zygote:
+        # Its socket was there before it: clients need not wait for its hello.
+        tell_waiters_started(fleet, record)
+    warmth.count_fork(fleet, event.zygote)
 
 
 def on_spawn_failed(fleet: Fleet, event: SpawnFailed, now: float) -> None:
@@ -174,8 +177,8 @@ def on_fork_refused(fleet: Fleet, event: ForkRefused, now: float) -> None:
 
 def tell_waiters_started(fleet: Fleet, record: Record) -> Record:
     """Answer everybody who waits for this daemon, and need not wait for its definition."""
-    is_loading = record.state is State.LOADING
-    left = tuple(each for each in record.waiters if is_loading and each.until_ready)
+    is_coming_up = record.state in (State.STARTING, State.LOADING)
+    left = tuple(each for each in record.waiters if is_coming_up and each.until_ready)
     for waiter in record.waiters:
         if waiter not in left:
             _tell_started(fleet, record, waiter)

@@ -36,15 +36,15 @@ def stdio(stream):
             stream.fileno(), stream.isatty(), stream.name if stream is sys.stdin else None]
 
 def descriptors():
-    found = {}
+    found = []  # not by their numbers
     for fd in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink("/proc/self/fd/" + fd)
         except OSError:
             continue
         kind = target.split(":")[0] if ":" in target else target
-        found[int(fd)] = [kind, os.get_inheritable(int(fd))]
-    return found
+        found.append([kind, os.get_inheritable(int(fd)), int(fd) > 2])
+    return sorted(found)
 
 def disposition(number):
     handler = signal.getsignal(number)

@@ -58,6 +58,20 @@ def test_the_first_daemon_with_a_preload_is_forked(world: World) -> None:
     assert (found.python, found.preload) == (PYTHON.executable, ["numpy"])
 
 
+def test_the_start_of_a_forked_daemon_is_answered_at_once(world: World) -> None:
+    """Its socket is there before it; whoever restarts it waits until it is ready."""
+    caller = world.ask(numpy("a"))
+    process = world.only_process()
+    assert isinstance(world.answer(caller), control.Started)
+    assert world.record("a").state == "starting"
+    world.tell(events.DefinitionLoaded(world.hello(process)))
+    caller = world.ask(control.RestartDaemon("a"))
+    world.exit(process, 0)
+    assert is_forked(world, "a")
+    world.hello(world.only_process())
+    assert not world.is_answered(caller)
+
+
 def test_without_a_preload_the_third_of_a_kind_is_forked(world: World) -> None:
     """The second start shows that there is use for a zygote; nobody waits for that."""
     for name in ("a", "b", "c"):
