@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 import spawny
-from spawny.control import DaemonStatus
+from spawny.control import DaemonStatus, ZygoteStatus
 from spawny.paths import Paths
 
 # Only what is wrong takes so long to settle. A daemon that dies often waits for its restart.
@@ -57,7 +57,7 @@ class Invariants:
             *self._stray_processes(pid, listed, ours),
             *self._zombies(),
             *self._files(supervisor, listed),
-            *self._leaks(pid, listed),
+            *self._leaks(pid, listed, supervisor.zygotes()),
         ]
 
     def _stray_processes(
@@ -105,9 +105,13 @@ class Invariants:
             *(f"file {name} is missing in the journal" for name in known - journals),
         ]
 
-    def _leaks(self, supervisor: int, listed: list[DaemonStatus]) -> list[str]:
+    def _leaks(
+        self, supervisor: int, listed: list[DaemonStatus], zygotes: list[ZygoteStatus]
+    ) -> list[str]:
         living = sum(each.pid is not None for each in listed)
+        # The socket of each; one that has just gone may be missing, which is no leak.
         expected = self._fixed + DESCRIPTORS_PER_DAEMON * living
+        expected += sum(each.state != "unfit" for each in zygotes)
         count = _descriptors(supervisor)
         if count <= expected:
             return []
