@@ -10,10 +10,12 @@ that a plain start has.
 """
 
 import array
+import fcntl
 import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -163,6 +165,7 @@ class Zygote:
         self._areas = Areas.of_this_process()
         if self._areas is None:
             raise Unfit("this system does not let a process change its own command line")
+        self._end_with_supervisor(True)
         directories = header["sys_path"]
         sys.path[:0] = [entry for entry in directories if entry not in sys.path]
         self.preloaded.modules.watch(directories)
@@ -179,8 +182,19 @@ class Zygote:
         self.preloaded.is_complete()
         self._environment.note_changes()
         self._stamps = [(path, _stamp(path)) for path in _installed()]
+        self._end_with_supervisor(False)
         self._try()
         self.say("ready", seconds=round(time.monotonic() - began, 6))
+
+    def _end_with_supervisor(self, at_once):
+        """While it imports nothing is sent to it. So a signal that tells of news on the socket, and
+        which ends the process, tells of the end of it."""
+        fd = self._sock.fileno()
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC if at_once else flags & ~os.O_ASYNC)
+        if select.select([fd], [], [], 0)[0]:
+            os._exit(1)  # it has ended before
 
     def _note_whose(self, module):
         for each in _threads() + _descriptors():

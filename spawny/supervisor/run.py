@@ -244,8 +244,9 @@ class Supervisor:
         watched += [(fd, READABLE) for fd in self._performer.succession.fds()]
         has_requests, ready = self._clients.wait(watched, self._patience())
         # Before the links: a daemon that was forked is known when it says hello.
-        for forked in self._zygotes.advance():
-            self._feed(forked)
+        forked = [*self._zygotes.advance()]
+        for each in forked:
+            self._feed(each)
         for fd, flags in ready.items():
             if fd == wakeup.fileno():
                 self._take_signals(wakeup)
@@ -257,7 +258,8 @@ class Supervisor:
                 for event in self._daemons.advance(fd, is_writable=bool(flags & WRITABLE)):
                     self._feed(event)
         # After the links: what a daemon said before it died comes first.
-        if self._processes.interval is not None or not exits.keys().isdisjoint(ready):
+        is_timed = self._processes.interval is not None
+        if is_timed or forked or not exits.keys().isdisjoint(ready):
             self._take_exits()
         if has_requests:
             for received in self._clients.receive():

@@ -106,7 +106,9 @@ class Zygotes:
         self._descriptor_limit = descriptor_limit
         self._zygotes: dict[int, _Zygote] = {}
         self._last_fork = 0
-        processes.expects_orphans = lambda: any(each.forks for each in self._zygotes.values())
+        processes.expects_orphans = lambda: any(
+            len(each.forks) > len(each.unsent) for each in self._zygotes.values()
+        )
 
     # --- what the core wants --------------------------------------------------------------------
 

@@ -134,6 +134,20 @@ def test_it_ends_with_its_supervisor(zygote: Zygote) -> None:
     assert not select.select(zygote.pidfds, [], [], 0)[0], f"{told} has ended"
 
 
+def test_it_does_not_import_for_nobody(zygote: Zygote, tmp_path: Path) -> None:
+    """Even in the middle of an import it ends with its supervisor."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    slow = f"import os, time; os.write(os.open({str(fifo)!r}, os.O_WRONLY), b'x'); time.sleep(600)"
+    (tmp_path / "slow.py").write_text(slow)
+    zygote.sock.send(json.dumps({"preload": ["slow"], "sys_path": [str(tmp_path)]}).encode())
+    assert select.select([reader], [], [], PATIENCE_SECONDS)[0]
+    os.close(reader)
+    zygote.sock.close()
+    assert zygote.process.wait(PATIENCE_SECONDS) == -signal.SIGIO
+
+
 def test_a_new_file_among_the_packages_makes_it_stale(zygote: Zygote, tmp_path: Path) -> None:
     """So does one of the caller's own modules that is edited."""
     (tmp_path / "mine.py").write_text("x = 1")
