@@ -47,9 +47,9 @@ PATIENCE_SECONDS = 30.0
 # Larger ones might not fit the socket's buffer, where they must go as a whole.
 _MESSAGE_BYTES = 96 * 1024
 
-# What a daemon's command line and environment may need beyond the zygote's own: its name, and
-# variables of another terminal.
-_ROOM_COMMAND = "-" * 160
+# What a daemon's command line and environment may need beyond the zygote's own: its name and token,
+# and variables of another terminal.
+_ROOM_COMMAND_BYTES = 160
 _ROOM_MARK = "-" * 1024
 
 # Between the end of its socket and its own.
@@ -147,11 +147,12 @@ class Zygotes:
         # Last, where the room is; and the mark of no daemon.
         environ.pop(DAEMON_VARIABLE)
         environ[DAEMON_VARIABLE] = _ROOM_MARK
-        room = f"{request.name}{request.token}{self._paths.runtime}{_ROOM_COMMAND}"
+        room = "-" * (len(os.fsencode(self._paths.runtime)) + _ROOM_COMMAND_BYTES)
+        zygote = ["--zygote", str(PROTOCOL), str(fd), *request.preload, room]
         log_fd = logs.open_for_append(self._paths.zygotes_log)
         try:
             return children.start(
-                [interpreter.executable, boot, "--zygote", str(PROTOCOL), str(fd), room],
+                [interpreter.executable, boot, *zygote],
                 stdin=subprocess.DEVNULL,
                 stdout=log_fd,
                 stderr=log_fd,
