@@ -267,7 +267,7 @@ class Zygotes:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                data = b""  # it has not read all that it was sent
+                continue  # it has not read all that it was sent; what it has said is still there
             if not data:
                 yield from self._gone(zygote)
                 return

@@ -37,6 +37,18 @@ say(type="ready", seconds=0.5)
 if word == "leaves":
     sock.recv(65536)
     os._exit(0)
+if word == "answers once":
+    number = json.loads(sock.recv(65536))["id"]
+    reader, writer = os.pipe()
+    time.sleep(0.2)
+    child = os.fork()
+    if child:
+        os.read(reader, 1)
+        say(type="forked", id=number, pid=child)
+        os._exit(0)
+    sock.close()
+    os.write(writer, b"!")
+    time.sleep(600)
 if word == "stops":
     sock.recv(65536)
     time.sleep(600)
@@ -166,6 +178,20 @@ def test_what_was_asked_of_one_that_ends_is_refused(site: Site, word: str) -> No
     assert list(site.zygotes.fds()) == []
     (late,) = site.fork(word)
     assert isinstance(late, ForkRefused)
+
+
+def test_an_answer_is_heard_though_a_later_request_was_never_read(site: Site) -> None:
+    """The system tells of what was not read before it gives what was said."""
+    site.start("answers once")
+    site.until(ZygoteReady)
+    site.fork("answers once", "a")
+    site.fork("answers once", "b")
+    pid = next(iter(site.zygotes._zygotes.values())).child.pid
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    *_, spawned, gone, refused = site.until(ForkRefused)
+    assert isinstance(spawned, ChildSpawned)
+    assert isinstance(gone, ZygoteGone)
+    assert (spawned.name, getattr(refused, "name", None)) == ("a", "b")
 
 
 def test_one_that_does_not_answer_is_killed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
