@@ -103,7 +103,7 @@ def renew(command):
     os.setsid()
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[:] = command
-    for name in ("zygote", "newborn"):
+    for name in ("zygote", "newborn", "preloaded"):
         sys.modules.pop("%s.%s" % (__package__, name), None)
     # Directories that were not there when something was looked for, and may be now.
     for path, finder in list(sys.path_importer_cache.items()):

@@ -2,7 +2,7 @@
 
 The one rule: it only makes starts faster, and never lets one fail. What it cannot do as an
 interpreter that is started anew would, it refuses, with the reason; the supervisor then starts the
-daemon plainly. docs/protocol-link.md has what the two say to each other, over a socket that keeps
+daemon plainly. docs/protocol-zygote.md has what the two say to each other, over a socket that keeps
 messages apart.
 
 `boot.py` begins as for a daemon. `serve` returns in every daemon that is forked, on the very stack
@@ -16,24 +16,19 @@ import importlib
 import json
 import os
 import select
-import signal
 import socket
 import sys
 import time
 import traceback
 import warnings
 
-from . import output
 from .failures import describe_error
 from .listener import Listener, call_path
-from .modules import Modules
 from .newborn import Areas, Environment, renew
+from .preloaded import Preloaded
 
 PROTOCOL = 1
 MESSAGE_BYTES = 256 * 1024
-
-# What the preloaded modules print is kept for the daemons: each is to print it.
-OUTPUT_BYTES = 1024 * 1024
 
 # The system still shows a thread for a moment after it has been waited for.
 THREAD_SECONDS = 1.0
@@ -54,57 +49,6 @@ class Unfit(Exception):
     def __init__(self, reason, lasts=True):
         super().__init__(reason)
         self.lasts = lasts
-
-
-class Preloaded:
-    """What importing the modules has left that a daemon's own beginning would undo or miss."""
-
-    def __init__(self):
-        self.modules = Modules()
-        self.calls = self  # for the streams, which hold interrupts back while they write
-        self.streams = output.install(self)
-        self._said = []
-        self._said_bytes = 0
-        self._handler = None
-        self.parent = None  # of a daemon, for a moment
-        self.listener = None
-
-    def interrupts_held(self):
-        return self
-
-    def __enter__(self):
-        pass
-
-    def __exit__(self, *exc_info):
-        pass
-
-    def check_interrupt(self):
-        pass
-
-    def forward(self, stream, data):
-        if self._said_bytes < OUTPUT_BYTES:
-            self._said_bytes += len(data)
-            self._said.append((stream, data))
-
-    def is_complete(self):
-        """Everything is imported."""
-        for stream in self.streams:
-            stream.flush()
-        handler = signal.getsignal(signal.SIGINT)
-        self._handler = None if handler is signal.default_int_handler else handler
-
-    def await_parent(self):
-        """In a daemon, before it is heard of: it is known by then, and the supervisor's child."""
-        while os.getppid() == self.parent:
-            os.sched_yield()  # it is about to end
-
-    def replay(self, server):
-        """In a daemon, when a plain start would import them."""
-        for stream, data in self._said:
-            os.write(stream, data)
-            server.forward(stream, data)
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
 
 
 def serve(fd, protocol):
@@ -179,7 +123,7 @@ class Zygote:
                 raise Unfit(why, lasts=False) from None
             self._note_whose(name)
         self.preloaded.modules.note()
-        self.preloaded.is_complete()
+        self.preloaded.complete()
         self._environment.note_changes()
         self._stamps = [(path, _stamp(path)) for path in _installed()]
         self._end_with_supervisor(False)
