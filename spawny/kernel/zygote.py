@@ -244,7 +244,7 @@ class Zygote:
             if _stamp(path) != stamp:
                 return "%s has changed" % path
         changed = self.preloaded.modules.changed()
-        return "%s has changed" % changed[0][1] if changed else None
+        return "%s has changed" % changed[0][2] if changed else None
 
 
 # How a child ends that has heard of no more than the supervisor's end.
