@@ -99,3 +99,8 @@ def check_name(name: str) -> str:
             " or a digit"
         )
     return name
+
+
+def numbered(name: str, count: int) -> tuple[str, ...]:
+    """The names of so many equal daemons."""
+    return tuple(f"{name}-{number}" for number in range(1, count + 1))

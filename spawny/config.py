@@ -12,11 +12,11 @@ import sys
 import tokenize
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .address import NAME_PATTERN
+from .address import NAME_PATTERN, numbered
 from .definitions import ModuleDefinition, ScriptDefinition
 from .errors import InvalidRequest
 from .interpreters import spec
@@ -31,10 +31,14 @@ _TABLES = {
     "pythons": "[pythons]",
 }
 
+# Daemons of one table. More than any machine has use for; a slip of the finger declares no fleet.
+MOST_EQUAL = 100
+
 
 @dataclass(frozen=True, slots=True)
 class DeclaredDaemon:
-    """A `[daemons.NAME]`; `keys` is the table as it is written."""
+    """A `[daemons.NAME]`, or one of those that it declares; `keys` is the table as it is written,
+    without their `count`, which changes none of them."""
 
     name: str
     keys: Mapping[str, Any]
@@ -235,10 +239,26 @@ def _daemons(reading: _Reading, tables: Mapping[str, Any]) -> dict[str, Declared
         elif not isinstance(table, dict):
             reading.object(f"[daemons.{name}] must be a table", "daemons", name)
         else:
+            names = _names(reading, name, table.get("count"), daemons)
             declared = _daemon(reading, name, table)
             if declared is not None and len(reading.problems) == before:
-                found[name] = declared
+                found.update({each: replace(declared, name=each) for each in names})
     return found
+
+
+def _names(reading: _Reading, name: str, count: Any, daemons: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of the daemons that a table declares."""
+    if not _is_count(count):  # there is none; or it is wrong, which is said with the other keys
+        return (name,)
+    names = numbered(name, count)
+    if not NAME_PATTERN.match(names[-1]):
+        wrong = f"count makes a name that is too long: {names[-1]!r}"
+        reading.object(f"[daemons.{name}] {wrong}", "daemons", name, "count")
+    for each in names:
+        if each in daemons:
+            twice = f"is declared twice, also by [daemons.{name}] with count = {count}"
+            reading.object(f"[daemons.{each}] {twice}", "daemons", each)
+    return names
 
 
 def _daemon(reading: _Reading, name: str, table: Mapping[str, Any]) -> DeclaredDaemon | None:
@@ -268,9 +288,8 @@ def _daemon(reading: _Reading, name: str, table: Mapping[str, Any]) -> DeclaredD
     }
     if "max_rss" in table:
         options["max_rss"] = size_bytes(table["max_rss"])
-    return DeclaredDaemon(
-        name, dict(table), definition, (sys_path,), cwd, table.get("python"), **options
-    )
+    keys = {key: value for key, value in table.items() if key != "count"}
+    return DeclaredDaemon(name, keys, definition, (sys_path,), cwd, table.get("python"), **options)
 
 
 def _definition(
@@ -325,6 +344,10 @@ def _is_module(value: object) -> bool:
     return isinstance(value, str) and all(map(str.isidentifier, value.split(".")))
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and 1 <= value <= MOST_EQUAL
+
+
 def _one_of(*choices: str) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: value in choices), f"one of {', '.join(choices)}"
 
@@ -359,6 +382,7 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "call_deadline": (_is_limit, "a number of seconds above 0"),
     "output": _one_of("forward", "log"),
     "autostart": (lambda value: isinstance(value, bool), "true or false"),
+    "count": (_is_count, f"a number from 1 to {MOST_EQUAL}"),
 }
 
 # Those that are a field of `DeclaredDaemon` as they are.

@@ -104,6 +104,44 @@ def test_a_declared_module(path: Path) -> None:
     assert daemons["b"].env == {}
 
 
+def test_equal_daemons(path: Path) -> None:
+    """They are numbered on; how many there are changes none of them."""
+    text = "[daemons.worker]\nmodule = 'json'\nautostart = true\ncount = "
+    path.write_text(text + "3")
+    daemons = config.load(path).daemons
+    assert [*daemons] == ["worker-1", "worker-2", "worker-3"]
+    assert [each.name for each in daemons.values()] == [*daemons]
+    assert all(each.autostart for each in daemons.values())
+    assert daemons["worker-1"].keys == {"module": "json", "autostart": True}
+    path.write_text(text + "1")
+    assert config.load(path).daemons == {"worker-1": daemons["worker-1"]}
+
+
+def test_a_daemon_that_is_declared_twice(path: Path) -> None:
+    """By a table of its own, wherever that stands, and by a count: both are named."""
+    a, b = "[daemons.w-2]\nmodule = 'json'\n", "[daemons.w]\nmodule = 'json'\ncount = 2\n"
+    said = "[daemons.w-2] is declared twice, also by [daemons.w] with count = 2"
+    assert problems(path, a + b) == [f"1: {said}"]
+    assert problems(path, b + a) == [f"4: {said}"]
+
+
+def test_a_count_that_makes_a_name_too_long(path: Path) -> None:
+    """The number counts."""
+    name = "n" * 62
+    path.write_text(f"[daemons.{name}]\nmodule = 'json'\ncount = 9\n")
+    assert len(config.load(path).daemons) == 9
+    text = path.read_text().replace("9", "10")
+    said = f"[daemons.{name}] count makes a name that is too long: '{name}-10'"
+    assert problems(path, text) == [f"3: {said}"]
+
+
+@pytest.mark.parametrize("count", ["0", "101", "-1", "true", "2.0", "'4'"])
+def test_a_count_that_is_none(path: Path, count: str) -> None:
+    """It is refused as any other value."""
+    (found,) = problems(path, f"[daemons.w]\nmodule = 'json'\ncount = {count}\n")
+    assert found.startswith("3: [daemons.w] count must be a number from 1 to 100, not ")
+
+
 def test_a_size_may_be_a_number(path: Path) -> None:
     """Of bytes; a text has units of 1000 or of 1024."""
     path.write_text(

@@ -93,6 +93,36 @@ def test_autostart_and_reload(config: Path, capsys: pytest.CaptureFixture[str]) 
         spawny.attach("web")
 
 
+def test_equal_daemons(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them start with the supervisor, each is attached to by its number; a reload with
+    another count starts or stops those that make the difference, and leaves the others alone."""
+    config.write_text(f"{DECLARED}autostart = true\ncount = 2\n")
+    assert main(["config", "check"]) == 0
+    assert capsys.readouterr().out.endswith("good, declares 2 daemons\n")
+    supervisor = spawny.connect()
+    found = [spawny.daemon(spawny.attach(f"web-{number}")).pid for number in (1, 2)]
+    assert [(each.name, each.pid) for each in supervisor.list()] == [
+        ("web-1", found[0]),
+        ("web-2", found[1]),
+    ]
+    with pytest.raises(spawny.DaemonNotFound):
+        spawny.attach("web")
+    config.write_text(config.read_text().replace("count = 2", "count = 3"))
+    assert supervisor.reload() == ["[daemons.web-3] added: starts"]
+    third = spawny.attach("web-3")
+    assert third.colour == "red"
+    config.write_text(config.read_text().replace("count = 3", "count = 1"))
+    assert [*supervisor.reload()] == [
+        "[daemons.web-2] removed: stops",
+        "[daemons.web-3] removed: stops",
+    ]
+    assert supervisor.status("web-1").pid == found[0]
+    config.write_text(config.read_text().replace("red", "blue"))
+    assert supervisor.reload() == ["[daemons.web-1] changed (env): restarts"]
+    config.unlink()
+    supervisor.reload()
+
+
 def test_a_reload_that_changes_options_keeps_the_state(config: Path) -> None:
     """The definition is the same, so that the next process takes it over."""
     hooks = """
