@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .client import aio as aio
     from .client.batch import batch as batch
     from .client.callbacks import callback as callback
+    from .client.daemon_pool import DaemonPool as DaemonPool
+    from .client.daemon_pool import pool as pool
     from .client.executor import Executor as Executor
     from .client.futures import submit as submit
     from .client.launch import attach as attach
@@ -106,6 +108,8 @@ if TYPE_CHECKING:
 
 _HOME_OF = {
     "aio": ".client.aio",
+    "DaemonPool": ".client.daemon_pool",
+    "pool": ".client.daemon_pool",
     "Executor": ".client.executor",
     "submit": ".client.futures",
     "batch": ".client.batch",

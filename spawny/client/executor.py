@@ -18,7 +18,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ..address import check_name
+from ..address import check_name, numbered
 from ..errors import DaemonDied, InvalidRequest, SpawnyError
 from .launch import run_script
 from .options import Options, check_options
@@ -90,7 +90,11 @@ class Executor(ThreadPoolExecutor):
         count = (os.cpu_count() or 1) if max_workers is None else max_workers
         # A worker must know nothing of the executor, or this would never be collected.
         start = partial(_start, python_exe, options, initializer, initargs)
-        self._worker = _Worker(start) if name is None else Workers(name, count, spares, start)
+        self._worker = (
+            _Worker(start)
+            if name is None
+            else Workers(numbered(name, count + spares), spares, start)
+        )
         super().__init__(
             count, "spawny-executor", None if initializer is None else partial(_begin, self._worker)
         )

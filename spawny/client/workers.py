@@ -1,4 +1,4 @@
-"""The daemons of an executor with a name, which other programs use, too.
+"""The daemons of a pool, or of an executor with a name, which other programs use, too.
 
 The one rule: a thread has at most one of them at a time, and there are at least as many as threads.
 So one that is free of us is always there to be taken; whether it is free of others, it says.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -21,15 +21,15 @@ from .proxy import ObjectProxy, reference_of
 
 
 class Workers:
-    """`count` daemons that do calls, and `spares` that run beyond as many as were ever in use.
+    """Daemons that do calls; `spares` of them run beyond as many as were ever in use.
 
-    `start` makes the one of a name, or finds it; each has a root with a function `call`.
+    `start` makes the one of a name, or finds it.
     """
 
     def __init__(
-        self, name: str, count: int, spares: int, start: Callable[[str], ObjectProxy]
+        self, names: Iterable[str], spares: int, start: Callable[[str], ObjectProxy]
     ) -> None:
-        self._workers = [_Worker(f"{name}-{i + 1}", start) for i in range(count + spares)]
+        self._workers = [_Worker(name, start) for name in names]
         self._spares = spares
         self._lock = threading.Lock()  # of who is taken
         self._used = 0
@@ -39,14 +39,29 @@ class Workers:
 
     def begin(self) -> None:
         """Have one started, if it need be."""
-        with self._taken():
+        with self.taken():
             pass
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """By one that is idle: one that runs rather than one that has to be started; by one that is
-        busy with a call of another program only where there is no other."""
-        with self._taken() as root:
+        """By the function `call` of a root."""
+        with self.taken() as root:
             return root.call(function, args, kwargs)
+
+    @contextmanager
+    def taken(self) -> Iterator[ObjectProxy]:
+        """The root of one that is idle, for a call: one that runs rather than one that has to be
+        started; one that is busy with a call of another program only where there is no other."""
+        worker = self._take()
+        with self._lock:
+            self._used += 1
+            self._most_used = max(self._used, self._most_used)
+        self._keep_spares()
+        try:
+            yield worker.started()
+        finally:
+            with self._lock:
+                self._used -= 1
+            self._give_back(worker)
 
     def close(self, wait: bool) -> None:
         """Leave those that do nothing for us, and the others when they have done it; `wait` for a
@@ -59,20 +74,6 @@ class Workers:
                     each.root = None
         if starter is not None:
             starter.shutdown(wait, cancel_futures=True)
-
-    @contextmanager
-    def _taken(self) -> Iterator[ObjectProxy]:
-        worker = self._take()
-        with self._lock:
-            self._used += 1
-            self._most_used = max(self._used, self._most_used)
-        self._keep_spares()
-        try:
-            yield worker.started()
-        finally:
-            with self._lock:
-                self._used -= 1
-            self._give_back(worker)
 
     def _take(self) -> _Worker:
         busy: list[_Worker] = []
