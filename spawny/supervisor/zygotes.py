@@ -120,7 +120,7 @@ class Zygotes:
         if not os.path.isfile(os.path.join(os.path.dirname(boot), "zygote.py")):
             return [ZygoteGone(number, "its kernel is too old to be forked", is_unfit=True)]
         try:
-            _adopt_orphans()
+            adopt_orphans()
             descriptors.check_room(1)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
@@ -387,12 +387,12 @@ def _withdraw(zygote: _Zygote, number: int) -> control.StartDaemon:
     return fork.request
 
 
-def _adopt_orphans() -> None:
+def adopt_orphans(is_wanted: bool = True) -> None:
     """Have what a zygote forks become our children; raises OSError where that cannot be."""
     if not sys.platform.startswith("linux"):
         raise OSError("zygotes need Linux")
     import ctypes  # here, since most supervisors never need it
 
     library = ctypes.CDLL(None, use_errno=True)
-    if library.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if library.prctl(_PR_SET_CHILD_SUBREAPER, int(is_wanted), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "this system has no subreapers")

@@ -16,7 +16,7 @@ from spawny.paths import Paths
 from spawny.supervisor import interpreters, zygotes
 from spawny.supervisor.events import ChildSpawned, Event, ForkRefused, ZygoteGone, ZygoteReady
 from spawny.supervisor.processes import Processes
-from spawny.supervisor.zygotes import Zygotes
+from spawny.supervisor.zygotes import Zygotes, adopt_orphans
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
 
@@ -128,6 +128,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         for identity in list(site.processes._watched):
             site.processes.signal(identity, "SIGKILL", "")
         site.processes.exited()
+    adopt_orphans(False)  # other tests reap none
 
 
 def test_a_daemon_that_is_asked_for_early_is_forked_when_the_zygote_is_ready(site: Site) -> None:
