@@ -185,7 +185,10 @@ class CallFuture(Future[Any]):
                 name = reference.session.name
                 raise DaemonDied(
                     f"daemon {name!r} has ended, and the result of this call, which has run there,"
-                    f" was not fetched before; see: spawny why {name}"
+                    f" was not fetched before; see: spawny why {name}",
+                    exit_code=getattr(error, "exit_code", None),
+                    signal_name=getattr(error, "signal_name", None),
+                    output=getattr(error, "output", ""),
                 ) from error
 
         self._make = make
