@@ -9,15 +9,14 @@ our_main = None  # boot.py's module, kept alive
 
 
 def main(name, token, runtime):
-    preloaded = None
     if name == "--zygote":
         from .zygote import serve
 
-        (name, token, runtime), preloaded = serve(int(runtime), protocol=token)
-    server = Server(name, runtime, preloaded)
-    guard = Guard(server, name, token, runtime, preloaded and preloaded.listener)
-    if preloaded is not None:
-        preloaded.await_parent()
+        (name, token, runtime), listener, server = serve(int(runtime), token, Server)
+    else:
+        server, listener = Server(), None
+    server.begin(name, runtime)
+    guard = Guard(server, name, token, runtime, listener)
     guard.start()
     server.run()
     server.tasks.close()

@@ -7,7 +7,6 @@ It is looked for at each attachment and at each ping, on the control thread, and
 wherever nothing has changed; no user code runs.
 """
 
-from .modules import Modules
 from .surroundings import Surroundings
 
 # So many texts are told to people; of more there is the number.
@@ -19,8 +18,8 @@ class Drift:
     """Of this process. Each of what `found` gives is (kind, name, file, text), its kind one of
     "script", "module", "interpreter" and "environment"."""
 
-    def __init__(self):
-        self.modules = Modules()
+    def __init__(self, modules):
+        self.modules = modules
         self._surroundings = Surroundings()
 
     def begin(self, directories):

@@ -46,8 +46,12 @@ class Modules:
                 self._directories += (_with_separator(os.path.dirname(file)),)
                 if name.startswith(SCRIPT_PREFIX):
                     self._script = _Script(name, file)
-                    self._seen.add(name)
-        self.note()
+            if name.startswith(SCRIPT_PREFIX):
+                self._seen.add(name)
+                self.count += 1
+        # To look at each name would copy a hundred pages of a process that was forked.
+        if len(sys.modules) != self.count:
+            self.note()
 
     def note(self):
         """On the main thread, when the number of modules has changed: note the new ones."""

@@ -24,8 +24,6 @@ class Preloaded:
         self._said = []
         self._said_bytes = 0
         self._handler = None
-        self.parent = None  # of a daemon, for a moment
-        self.listener = None
 
     def interrupts_held(self):
         return self
@@ -50,11 +48,6 @@ class Preloaded:
             stream.flush()
         handler = signal.getsignal(signal.SIGINT)
         self._handler = None if handler is signal.default_int_handler else handler
-
-    def await_parent(self):
-        """In a daemon, before it is heard of: it is known by then, and the supervisor's child."""
-        while os.getppid() == self.parent:
-            os.sched_yield()  # it is about to end
 
     def replay(self, server):
         """In a daemon, when a plain start would import them."""

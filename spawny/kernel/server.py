@@ -23,6 +23,7 @@ from .calls import Calls
 from .drift import Drift
 from .failures import KernelError, describe_error, error_frame, format_error
 from .floor import Floor, Relief
+from .modules import Modules
 from .refusals import turn_away
 from .running import SAVING, Running
 from .state import State
@@ -52,14 +53,10 @@ class Server:
     `preloaded` is what a zygote has begun, where the daemon was forked from one.
     """
 
-    def __init__(self, name, runtime, preloaded=None):
-        self.name = name
-        self.saved = State(runtime, name)
+    def __init__(self, preloaded=None):
         self.exports = objects.Exports()
         self.answers = Answers(self.exports)
-        self.drift = Drift()
-        if preloaded is not None:
-            self.drift.modules = preloaded.modules
+        self.drift = Drift(preloaded.modules if preloaded else Modules())
         self.state = NEW
         self.state_lock = threading.Lock()
         self.failure = None  # the exception of the definition
@@ -91,6 +88,11 @@ class Server:
         self._streams = (
             output.take_over(preloaded.streams, self) if preloaded else output.install(self)
         )
+
+    def begin(self, name, runtime):
+        """Be the daemon of this name, before anything else."""
+        self.name = name
+        self.saved = State(runtime, name)
 
     # --- called by the control thread ---
 

@@ -7,6 +7,9 @@ messages apart.
 
 `boot.py` begins as for a daemon. `serve` returns in every daemon that is forked, on the very stack
 that a plain start has.
+
+The next daemon is forked before it is asked for, and waits for the request. It is the supervisor's
+child: what forked it was forked itself, and has ended.
 """
 
 import array
@@ -51,8 +54,9 @@ class Unfit(Exception):
         self.lasts = lasts
 
 
-def serve(fd, protocol):
-    """((name, token, runtime), preloaded) of a daemon, in the daemon; never returns elsewhere."""
+def serve(fd, protocol, make):
+    """((name, token, runtime), listener, made) in each daemon; never returns elsewhere. `made` is
+    what `make(preloaded)` gives, which needs none of the others."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
     sock.set_inheritable(False)
     zygote = Zygote(sock)
@@ -60,7 +64,7 @@ def serve(fd, protocol):
         if protocol != str(PROTOCOL):
             raise Unfit("its kernel is of another version of spawny")
         zygote.prepare()
-        return zygote.wait()
+        return zygote.wait(make)
     except Unfit as error:
         zygote.leave(error)
 
@@ -73,7 +77,6 @@ class Zygote:
         self._environment = Environment()
         self._areas = None
         self._stamps = []
-        self._arguments = None
         self._whose = {}  # thread, or descriptor -> the module that it came with
         self.preloaded = Preloaded()
 
@@ -95,7 +98,7 @@ class Zygote:
         except OSError:
             data = b""
         if not data:
-            os._exit(_NOTHING_TO_DO)
+            os._exit(1)
         for _, _, content in extra:
             numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
         return json.loads(data.decode("ascii")), list(numbers)
@@ -183,60 +186,68 @@ class Zygote:
 
     # --- forking ---
 
-    def wait(self):
+    def wait(self, make):
         """Fork daemons as they are asked for; returns in each of them.
 
-        The process between us and a daemon is there before it is needed: it is the one that waits
-        for the request. Then it forks, tells the daemon's pid and ends, which makes the daemon a
-        child of the supervisor. The pid cannot be another's until that has waited for it.
+        The next one is there before it is asked for, and has done all that does not depend on the
+        request. `make(preloaded)` is a part of that.
         """
         while True:
             self._check_threads()
-            if _fork_and_wait(self._fork):
-                return self._arguments, self.preloaded
+            ear, mouth = os.pipe()
+            if _fork_orphan():
+                os.close(ear)
+                return self._await_request(mouth, make(self.preloaded))
+            os.close(mouth)
+            if not os.read(ear, 1):
+                os._exit(1)  # it has ended with the supervisor, or was killed
+            os.close(ear)
 
-    def _fork(self):
-        """In the process between: True in the daemon, False when another is to wait."""
+    def _await_request(self, mouth, made):
+        """In the next daemon, until it is one; it ends with the zygote."""
         self._why_stale()  # for the pages that it touches: they are copied while nobody waits
-        header, descriptors = self._hear()
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN)
+        poller.register(mouth, 0)  # nobody is at the other end: that is always told
+        while True:
+            if any(fd == mouth for fd, _ in poller.poll()):
+                os._exit(1)
+            header, descriptors = self._hear()
+            name, token, runtime = header["arguments"]
+            try:
+                self._check(header)
+                os.chdir(header["cwd"])
+                # Already here, so that clients may knock as soon as it is known.
+                listener = Listener(call_path(runtime, name))
+            except (OSError, SystemExit, _Refusal) as error:
+                for fd in descriptors:
+                    os.close(fd)
+                is_stale = isinstance(error, _Refusal) and error.is_stale
+                self.say("refused", id=header["id"], reason=str(error), is_stale=is_stale)
+                continue
+            self._become(header, descriptors[0])
+            self.say("forked", id=header["id"], pid=os.getpid())
+            self._sock.close()
+            os.write(mouth, b"!")
+            os.close(mouth)
+            return (name, token, runtime), listener, made
+
+    def _check(self, header):
         why = self._why_stale()
         if why is not None:
-            return self._refuse(header, why, is_stale=True)
+            raise _Refusal(why, is_stale=True)
         if not self._areas.have_room(header["command"]):
-            return self._refuse(header, "its command line is too long")
-        name, _, runtime = header["arguments"]
-        self.preloaded.parent = os.getpid()
-        try:
-            os.chdir(header["cwd"])
-            # Already here, so that clients may knock as soon as there is a process.
-            listener = self.preloaded.listener = Listener(call_path(runtime, name))
-        except (OSError, SystemExit) as error:
-            return self._refuse(header, str(error))
-        try:
-            pid = os.fork()
-        except OSError as error:
-            listener.unlink()
-            return self._refuse(header, str(error))
-        if pid:
-            self.say("forked", id=header["id"], pid=pid)
-            return False
-        self._become(header, descriptors[0])
-        return True
-
-    def _refuse(self, header, reason, **fields):
-        self.say("refused", id=header["id"], reason=reason, **fields)
-        return False
+            raise _Refusal("its command line is too long")
 
     def _become(self, header, log_fd):
         """Be the daemon of this request."""
-        self._sock.close()
         for fd in (1, 2):
             os.dup2(log_fd, fd)
         os.close(log_fd)
         self._areas.write(header["command"], header["environ"])
         self._environment.become(header["environ"])
         renew(header["command"])
-        self._arguments = header["arguments"]
+        self.preloaded.modules.count = len(sys.modules)  # without those that are only ours
 
     def _why_stale(self):
         """What has changed on disk since, as far as a daemon would find it otherwise."""
@@ -247,28 +258,50 @@ class Zygote:
         return "%s has changed" % changed[0][2] if changed else None
 
 
-# How a child ends that has heard of no more than the supervisor's end.
-_NOTHING_TO_DO = 3
+class _Refusal(Exception):
+    def __init__(self, reason, is_stale=False):
+        super().__init__(reason)
+        self.is_stale = is_stale
 
 
-def _fork_and_wait(action):
-    """Have a child do `action()` and end; True in the child if that gives True."""
+def _fork():
     with warnings.catch_warnings():
         # Since Python 3.12 for any thread, even an expendable one.
         warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+        return os.fork()
+
+
+def _fork_and_wait(action):
+    """Have a child do `action()` and end."""
+    pid = _fork()
+    if not pid:
+        try:
+            action()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        os._exit(1)
+
+
+def _fork_orphan():
+    """True in a process that the supervisor inherits: it is the only one to wait for it."""
+    pid = _fork()
     if pid:
         _, status = os.waitpid(pid, 0)
-        if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == _NOTHING_TO_DO:
+        if status:
             os._exit(1)
         return False
+    between = os.getpid()
     try:
-        if action():
-            return True
-    except BaseException:
+        if _fork():
+            os._exit(0)
+    except OSError:
         traceback.print_exc()
         os._exit(1)
-    os._exit(0)
+    while os.getppid() == between:
+        os.sched_yield()  # it is about to end
+    return True
 
 
 # --- what a fork would lose, or share -------------------------------------------------------------

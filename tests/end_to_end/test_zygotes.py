@@ -13,6 +13,7 @@ import pytest
 
 import spawny
 from spawny.control import ZygoteStatus
+from spawny.supervisor import proctable
 from tests.interpreters import Interpreter
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
@@ -387,8 +388,9 @@ def test_no_zygote_outlives_its_supervisor(home: Path) -> None:
     supervisor = spawny.connect()
     assert zygote.pid is not None
     with named("a", sys.executable, ("json",), "x = 1") as proxy:
-        fds = [os.pidfd_open(pid) for pid in family(zygote.pid)]
-        assert len(fds) == 2  # and the one that waits for the next request
+        while len(pids := session(zygote.pid)) < 2:  # and the one that waits for the next request
+            os.sched_yield()
+        fds = [os.pidfd_open(pid) for pid in pids]
         os.kill(supervisor.version().pid, signal.SIGKILL)
         for fd in fds:
             assert select.select([fd], [], [], 20)[0]
@@ -397,9 +399,20 @@ def test_no_zygote_outlives_its_supervisor(home: Path) -> None:
         assert supervisor.status("a").state == "ready"
 
 
-def family(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [pid, *map(int, file.read().split())]
+def test_a_killed_zygote_is_replaced(home: Path) -> None:
+    """What waits for the next request ends with it, and no start fails."""
+    zygote = warm(sys.executable, ("json",))
+    assert zygote.pid is not None
+    os.kill(zygote.pid, signal.SIGKILL)
+    with named("a", sys.executable, ("json",), "x = 1") as proxy:
+        assert spawny.value(proxy.x) == 1
+    while session(zygote.pid):
+        os.sched_yield()
+
+
+def session(pid: int) -> list[int]:
+    """Who runs in the session of this process."""
+    return [each.pid for each in proctable.everything() if each.session == pid]
 
 
 def test_fifty_daemons_at_once(home: Path) -> None:
