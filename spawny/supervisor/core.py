@@ -93,6 +93,8 @@ class Core:
         now: float,
     ) -> None:
         self.fleet = Fleet(settings, welcome, log_of, jitter, now)
+        self._deadlines: dict[str, float] = {}  # of daemons, by name
+        self._figured_with = settings
 
     def step(self, event: events.Event, now: float) -> list[actions.Action]:
         """What to do about `event`."""
@@ -132,11 +134,9 @@ class Core:
     def next_deadline(self) -> float | None:
         """When `DeadlineReached` is due; None: not before something else happens."""
         fleet = self.fleet
-        due = [each.deadline for each in fleet.records.values() if each.deadline is not None]
-        due += [
-            at for each in fleet.alive() if (at := limits.due(each, fleet.settings)) is not None
-        ]
-        due += [each.deadline for each in fleet.listings]
+        due = [each.deadline for each in fleet.listings]
+        if (first := self._first_deadline()) is not None:
+            due.append(first)
         due += [each.deadline for each in fleet.interrupts.values()]
         if (settles_at := upgrade.next_deadline(fleet)) is not None:
             due.append(settles_at)
@@ -149,6 +149,23 @@ class Core:
         if self._may_idle():
             due.append(fleet.touched_at + fleet.settings.idle_exit_seconds)
         return min(due, default=None)
+
+    def _first_deadline(self) -> float | None:
+        """That of the daemons: asked at every turn, so only what has changed is looked at."""
+        fleet = self.fleet
+        if fleet.settings is not self._figured_with:
+            self._figured_with = fleet.settings
+            fleet.changed.update(fleet.records)
+        for name in fleet.changed:
+            record = fleet.records.get(name)
+            both = () if record is None else (record.deadline, limits.due(record, fleet.settings))
+            at = min((each for each in both if each is not None), default=None)
+            if at is None:
+                self._deadlines.pop(name, None)
+            else:
+                self._deadlines[name] = at
+        fleet.changed.clear()
+        return min(self._deadlines.values(), default=None)
 
     def _pass_time(self, now: float) -> None:
         fleet = self.fleet
@@ -177,5 +194,5 @@ class Core:
             and not fleet.is_exiting
             and fleet.upgrading is None
             and not fleet.watchers
-            and not any(fleet.supervised())
+            and not fleet.has_supervised()
         )

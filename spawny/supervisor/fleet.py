@@ -75,6 +75,7 @@ class Fleet:
         self.log_of = logs
         self.jitter = jitter
         self.records: dict[str, Record] = {}
+        self.changed: set[str] = set()  # the names whose deadlines are to be looked at again
         self.declared: dict[str, Declared] = {}  # by the configuration
         self.ended: dict[str, Record] = {}  # the last of each name, oldest first
         self.watchers: dict[bytes, Caller] = {}
@@ -147,6 +148,7 @@ class Fleet:
 
     def put(self, record: Record) -> Record:
         """Remember `record` in place of the one of its name."""
+        self.changed.add(record.name)
         before = self.records.get(record.name)
         if before is not None and before.link is not None and before.link != record.link:
             self._by_link.pop(before.link, None)
@@ -181,6 +183,10 @@ class Fleet:
     def supervised(self) -> Iterator[Record]:
         """Those that make a supervisor necessary."""
         return iter([each for each in self.records.values() if each.state in SUPERVISED])
+
+    def has_supervised(self) -> bool:
+        """Whether any does."""
+        return any(each.state in SUPERVISED for each in self.records.values())
 
     def refuse_unknown(self, caller: Caller, name: str) -> None:
         """Say that nothing of this name runs, and what does."""

@@ -11,7 +11,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from ..paths import NAME_PATTERN
 from . import descriptors, events, interpreters, proctable
 from .sockets import listen
 from .values import NO_CALLS, Busy, CallFigures
+from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,10 @@ class Links:
     Connections are told apart by a number that is never used again.
     """
 
-    def __init__(self, path: Path, listener: socket.socket | None = None) -> None:
+    def __init__(self, path: Path, watch: Watch, listener: socket.socket | None = None) -> None:
         self._listener = listener or listen(path)
+        self._watch = watch
+        watch.put(self._listener.fileno())
         self._connections: dict[int, _Connection] = {}
         self._numbers: dict[int, int] = {}  # by descriptor
         self._last_number = 0
@@ -72,18 +75,16 @@ class Links:
         """Where daemons connect."""
         return self._listener
 
-    def fds(self) -> Iterator[tuple[int, bool]]:
-        """What to watch: a descriptor to read, and whether to write as well."""
-        if self._accepts_again_at is None or time.monotonic() >= self._accepts_again_at:
-            self._accepts_again_at = None
-            yield self._listener.fileno(), False
-        for connection in self._connections.values():
-            yield connection.socket.fileno(), bool(connection.unsent)
-
     @property
     def accepts_again_at(self) -> float | None:
-        """When to look at `fds` again though nothing has happened; None: not for that."""
+        """When to `accept_again`; None: it listens."""
         return self._accepts_again_at
+
+    def accept_again(self) -> None:
+        """Listen once more, if it is time."""
+        if self._accepts_again_at is not None and time.monotonic() >= self._accepts_again_at:
+            self._accepts_again_at = None
+            self._watch.put(self._listener.fileno())
 
     def advance(self, fd: int, *, is_writable: bool) -> list[events.Event]:
         """Do what can be done at a descriptor that is ready."""
@@ -112,6 +113,7 @@ class Links:
             if descriptors.are_exhausted(error):
                 # The knock may still be there, and would wake us again and again.
                 self._accepts_again_at = time.monotonic() + ACCEPT_AGAIN_SECONDS
+                self._watch.drop(self._listener.fileno())
             return None
         pid, uid = _peer_of(accepted)
         if uid != os.getuid():
@@ -123,6 +125,7 @@ class Links:
         connection = _Connection(self._last_number, accepted, pid)
         self._connections[self._last_number] = connection
         self._numbers[accepted.fileno()] = self._last_number
+        self._watch.put(accepted.fileno())
         return connection
 
     def _receive(self, connection: _Connection) -> list[events.Event]:
@@ -163,22 +166,27 @@ class Links:
                 unsent[0] = unsent[0][sent:]
                 if not unsent[0]:
                     unsent.popleft()
+        self._watch.put(connection.socket.fileno(), writes=bool(unsent))
 
     def close(self, number: int) -> None:
         """Drop a connection."""
         connection = self._connections.pop(number, None)
         if connection is not None:
             del self._numbers[connection.socket.fileno()]
+            self._watch.drop(connection.socket.fileno())
             connection.socket.close()
 
     def listen_again(self, path: Path) -> None:
         """Listen at this path, where the socket has vanished; links that are up go on."""
+        self._watch.drop(self._listener.fileno())
         self._listener.close()
         self._listener = listen(path)
+        self._watch.put(self._listener.fileno())
 
     def close_all(self) -> None:
         for number in list(self._connections):
             self.close(number)
+        self._watch.drop(self._listener.fileno())
         self._listener.close()
 
 

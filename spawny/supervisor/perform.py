@@ -19,6 +19,7 @@ from .processes import Processes
 from .sockets import ControlSocket, Outcome
 from .succession import Succession
 from .values import Caller
+from .watch import Watch
 from .zygotes import Zygotes
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Performer:
         zygotes: Zygotes,
         journal: Journal,
         premises: Premises,
+        watch: Watch,
     ) -> None:
         self._paths = paths
         self._settings = settings
@@ -47,7 +49,7 @@ class Performer:
         self._journal = journal
         self._premises = premises
         self._health = Health()
-        self.succession = Succession()
+        self.succession = Succession(watch)
         self.handover: actions.HandOver | None = None
         self.exit_reason: str | None = None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from signal import Signals
@@ -23,6 +23,7 @@ from .events import ChildSpawned, Event, ProcessExited, SessionSwept, SpawnFaile
 from .families import Families
 from .memory import OutOfMemory
 from .values import Identity, Interpreter
+from .watch import Watch
 
 BOOT = os.path.join(os.path.dirname(os.path.abspath(kernel.__file__ or "")), "boot.py")
 
@@ -62,6 +63,7 @@ class Processes:
 
     Args:
         paths: For the logs, and what a daemon is told.
+        watch: What the loop waits for.
         boot: The file that a daemon's interpreter is started with, where the client names none.
         has_pidfd: False takes the portable way.
         descriptor_limit: How many descriptors a daemon may have; None: as many as we.
@@ -70,16 +72,19 @@ class Processes:
     def __init__(
         self,
         paths: Paths,
+        watch: Watch,
         boot: str = BOOT,
         *,
         has_pidfd: bool = hasattr(os, "pidfd_open"),
         descriptor_limit: int | None = None,
     ) -> None:
         self._paths = paths
+        self._ends = watch
         self._boot = boot
         self._has_pidfd = has_pidfd
         self._descriptor_limit = descriptor_limit
         self._watched: dict[Identity, _Watched] = {}
+        self._by_pidfd: dict[int, _Watched] = {}
         self.memory = OutOfMemory()
         self._families = Families(has_pidfd=has_pidfd)
         # Whether there may be children of ours that we have not been told of yet.
@@ -141,11 +146,9 @@ class Processes:
         """How often to call `exited` without a reason; None: only when a descriptor is readable."""
         return _POLL_SECONDS if any(each.pidfd is None for each in self._watched.values()) else None
 
-    def fds(self) -> Mapping[int, Identity]:
-        """Descriptors that become readable when a process ends, and whose."""
-        return {
-            each.pidfd: each.identity for each in self._watched.values() if each.pidfd is not None
-        }
+    def have_ended(self, ready: Iterable[int]) -> bool:
+        """Whether one of these descriptors tells of an end."""
+        return not self._by_pidfd.keys().isdisjoint(ready)
 
     def watch(self, name: str, identity: Identity) -> None:
         """Watch a process that we did not start."""
@@ -170,11 +173,15 @@ class Processes:
             # It is gone, or there are no descriptors: `exited` will find out, without one.
             with suppress(OSError):
                 watched.pidfd = descriptors.put_away(os.pidfd_open(watched.identity.pid))
+                self._by_pidfd[watched.pidfd] = watched
+                self._ends.put(watched.pidfd)
 
-    def exited(self) -> list[ProcessExited | SessionSwept]:
-        """What has ended since the last time."""
+    def exited(self, ready: Iterable[int]) -> list[ProcessExited | SessionSwept]:
+        """What has ended since the last time; these descriptors can be read."""
         events: list[ProcessExited | SessionSwept] = []
-        for watched in list(self._watched.values()):
+        told = [self._by_pidfd[fd] for fd in ready if fd in self._by_pidfd]
+        told += [each for each in self._watched.values() if each.pidfd is None]
+        for watched in told:
             has_ended, code = _ended(watched)
             if not has_ended:
                 if watched.pidfd is None:
@@ -212,6 +219,8 @@ class Processes:
     def _forget(self, watched: _Watched) -> None:
         del self._watched[watched.identity]
         if watched.pidfd is not None:
+            del self._by_pidfd[watched.pidfd]
+            self._ends.drop(watched.pidfd)
             os.close(watched.pidfd)
 
     # --- signalling -----------------------------------------------------------------------------

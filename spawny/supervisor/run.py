@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -44,9 +44,10 @@ from .lookups import Lookups
 from .perform import Performer
 from .premises import Premises
 from .processes import BOOT, Processes
-from .sockets import READABLE, WRITABLE, ControlSocket, Received, listen
+from .sockets import ControlSocket, Received, listen
 from .succession import execute
 from .values import Caller
+from .watch import Watch
 from .zygotes import Zygotes
 
 logger = logging.getLogger(__name__)
@@ -105,13 +106,17 @@ class Supervisor:
             listener = _inherited(before.control_fd)
         listener = listener or listen(paths.supervisor_socket)
         self._clients = ControlSocket(listener, paths.supervisor_socket)
+        self._watch = Watch()
         self._daemons = Links(
-            paths.link_socket, None if before is None else _inherited(before.link_fd)
+            paths.link_socket, self._watch, None if before is None else _inherited(before.link_fd)
         )
         self._lookups = Lookups()
+        self._watch.put(self._lookups.fileno())
         self._descriptor_limit = descriptor_limit
-        self._processes = Processes(paths, boot, descriptor_limit=descriptor_limit)
-        self._zygotes = Zygotes(paths, self._processes, descriptor_limit=descriptor_limit)
+        self._processes = Processes(paths, self._watch, boot, descriptor_limit=descriptor_limit)
+        self._zygotes = Zygotes(
+            paths, self._watch, self._processes, descriptor_limit=descriptor_limit
+        )
         self._journal = Journal(paths.journal)
         self._premises = Premises(
             paths, lock_fd, self._clients, self._daemons, self._journal, owns_socket=owns_socket
@@ -125,6 +130,7 @@ class Supervisor:
             self._zygotes,
             self._journal,
             self._premises,
+            self._watch,
         )
         self._core = Core(
             figures,
@@ -232,35 +238,26 @@ class Supervisor:
     # --- one turn of the loop -------------------------------------------------------------------
 
     def _turn(self, wakeup: socket.socket) -> None:
-        exits = self._processes.fds()
-        watched = [(wakeup.fileno(), READABLE), (self._lookups.fileno(), READABLE)]
-        watched += [(fd, READABLE) for fd in exits]
-        watched += [
-            (fd, READABLE | WRITABLE if writes else READABLE) for fd, writes in self._daemons.fds()
-        ]
-        watched += [
-            (fd, READABLE | WRITABLE if writes else READABLE) for fd, writes in self._zygotes.fds()
-        ]
-        watched += [(fd, READABLE) for fd in self._performer.succession.fds()]
-        has_requests, ready = self._clients.wait(watched, self._patience())
+        has_requests, ready = self._clients.wait(self._watch, self._patience())
+        self._daemons.accept_again()
         # Before the links: a daemon that was forked is known when it says hello.
         forked = [*self._zygotes.advance()]
         for each in forked:
             self._feed(each)
-        for fd, flags in ready.items():
+        for fd, is_writable in ready.items():
             if fd == wakeup.fileno():
                 self._take_signals(wakeup)
             elif fd == self._lookups.fileno():
                 self._take_lookups()
-            elif fd not in exits:
+            else:
                 for checked in self._performer.succession.advance(fd):
                     self._feed(checked)
-                for event in self._daemons.advance(fd, is_writable=bool(flags & WRITABLE)):
+                for event in self._daemons.advance(fd, is_writable=is_writable):
                     self._feed(event)
         # After the links: what a daemon said before it died comes first.
         is_timed = self._processes.interval is not None
-        if is_timed or forked or not exits.keys().isdisjoint(ready):
-            self._take_exits()
+        if is_timed or forked or self._processes.have_ended(ready):
+            self._take_exits(ready)
         if has_requests:
             for received in self._clients.receive():
                 self._take_request(received)
@@ -301,8 +298,8 @@ class Supervisor:
             logger.exception("could not perform %.500r", action)
             return []
 
-    def _take_exits(self) -> None:
-        for exit_event in self._processes.exited():
+    def _take_exits(self, ready: Iterable[int]) -> None:
+        for exit_event in self._processes.exited(ready):
             if isinstance(exit_event, events.ProcessExited):
                 # It may have said why since the links were read.
                 link = self._core.link_of(exit_event.name)
@@ -361,12 +358,14 @@ class Supervisor:
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
         before_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         before = {number: signal.signal(number, note) for number in numbers}
+        self._watch.put(reader.fileno())
         try:
             yield reader
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(before_fd)
+            self._watch.drop(reader.fileno())
             reader.close()
             writer.close()
 
@@ -376,7 +375,7 @@ class Supervisor:
             number = self._signals.pop(0)
             name = signal.Signals(number).name
             if number == signal.SIGCHLD:
-                self._take_exits()
+                self._take_exits(())
             elif number == signal.SIGINT and not self._core.is_shutting_down:
                 logger.info("%s: ending every daemon; once more leaves them running", name)
                 self._feed(events.ShutdownSignalled())

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -20,6 +20,7 @@ import zmq
 from .. import control
 from ..errors import VersionMismatch
 from .values import Caller
+from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +36,6 @@ _LINGER_MILLISECONDS = 1000
 
 # A client may ask for a timeout of years, which does not fit what poll() takes.
 _LONGEST_WAIT_SECONDS = 3600.0
-
-READABLE = zmq.POLLIN
-WRITABLE = zmq.POLLOUT
 
 
 class Outcome(Enum):
@@ -95,21 +93,18 @@ class ControlSocket:
         self._router.setsockopt(zmq.LINGER, _LINGER_MILLISECONDS)
         self._router.bind(f"ipc://{self._path}")
 
-    def wait(
-        self, fds: Iterable[tuple[int, int]], seconds: float | None
-    ) -> tuple[bool, Mapping[int, int]]:
-        """Wait until a request or one of these descriptors is ready, or the time is over.
+    def wait(self, watch: Watch, seconds: float | None) -> tuple[bool, Mapping[int, bool]]:
+        """Wait until a request or a watched descriptor is ready, or the time is over.
 
-        Takes (descriptor, READABLE | WRITABLE); answers whether requests are there, and what is
-        ready of the descriptors.
+        Answers whether requests are there, and what is ready of the descriptors.
         """
         # Rounded up: a wait that ends just before its deadline would be followed by one of 0.
         milliseconds = -1
         if seconds is not None:
             milliseconds = math.ceil(1000 * min(seconds, _LONGEST_WAIT_SECONDS))
-        watched: list[Any] = [(self._router, READABLE), *fds]
-        ready: dict[Any, int] = dict(zmq.zmq_poll(watched, milliseconds))
-        return ready.pop(self._router, 0) != 0, ready
+        both: list[Any] = [(self._router, zmq.POLLIN), (watch.fileno(), zmq.POLLIN)]
+        ready: dict[Any, int] = dict(zmq.zmq_poll(both, milliseconds))
+        return self._router in ready, watch.ready() if watch.fileno() in ready else {}
 
     def receive(self) -> Iterator[Received]:
         """The requests that are there, up to a number."""

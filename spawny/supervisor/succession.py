@@ -6,10 +6,11 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from .. import children
 from .events import SuccessorChecked
+from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,8 @@ _END_SECONDS = 5.0
 class Succession:
     """The one trial that may be under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
         self._child: subprocess.Popen[bytes] | None = None
         self._said = b""
 
@@ -42,16 +44,13 @@ class Succession:
         except (OSError, ValueError) as error:  # ValueError: a NUL byte
             return [SuccessorChecked("", f"it cannot be executed: {error}")]
         self._said = b""
+        assert self._child.stdout is not None
+        self._watch.put(self._child.stdout.fileno())
         return []
-
-    def fds(self) -> Iterator[int]:
-        """What to watch for reading."""
-        if self._child is not None and self._child.stdout is not None:
-            yield self._child.stdout.fileno()
 
     def advance(self, fd: int) -> list[SuccessorChecked]:
         """Read what it says; the verdict when that is all."""
-        if fd not in self.fds() or self._child is None:
+        if self._child is None or self._child.stdout is None or self._child.stdout.fileno() != fd:
             return []
         data = os.read(fd, _OUTPUT_BYTES)
         self._said = (self._said + data)[-_OUTPUT_BYTES:]
@@ -72,6 +71,8 @@ class Succession:
         """End a trial that is under way."""
         child, self._child = self._child, None
         if child is not None:
+            assert child.stdout is not None
+            self._watch.drop(child.stdout.fileno())
             with child:  # which closes the pipe, and waits
                 child.kill()
 

@@ -29,6 +29,7 @@ from . import descriptors, logs, proctable
 from .events import ChildSpawned, Event, ForkRefused, ZygoteGone, ZygoteReady
 from .processes import Processes, daemon_environ
 from .values import Interpreter
+from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -94,14 +95,21 @@ class Zygotes:
 
     Args:
         paths: For logs.
+        watch: What the loop waits for.
         processes: Where their daemons are watched.
         descriptor_limit: As for daemons.
     """
 
     def __init__(
-        self, paths: Paths, processes: Processes, *, descriptor_limit: int | None = None
+        self,
+        paths: Paths,
+        watch: Watch,
+        processes: Processes,
+        *,
+        descriptor_limit: int | None = None,
     ) -> None:
         self._paths = paths
+        self._watch = watch
         self._processes = processes
         self._descriptor_limit = descriptor_limit
         self._zygotes: dict[int, _Zygote] = {}
@@ -136,6 +144,7 @@ class Zygotes:
         ours.setblocking(False)
         zygote = _Zygote(number, child, ours, time.monotonic() + PREPARE_SECONDS)
         self._zygotes[number] = zygote
+        self._watch.put(ours.fileno())
         sys_path = request.sys_path if request.preload else []
         _send(zygote, json.dumps({"preload": request.preload, "sys_path": sys_path}).encode())
         return []
@@ -192,8 +201,7 @@ class Zygotes:
             request, message, log_fd, os.fstat(log_fd).st_size, time.monotonic() + patience
         )
         zygote.unsent.append(self._last_fork)
-        if zygote.until is None:
-            _flush(zygote)
+        self._flush(zygote)
         return []
 
     def disown(self, name: str) -> None:
@@ -239,11 +247,6 @@ class Zygotes:
 
     # --- what zygotes say -----------------------------------------------------------------------
 
-    def fds(self) -> Iterator[tuple[int, bool]]:
-        """What to watch: a descriptor to read, and whether to write as well."""
-        for zygote in self._zygotes.values():
-            yield zygote.socket.fileno(), bool(zygote.unsent) and zygote.until is None
-
     @property
     def deadline(self) -> float | None:
         """When to `advance` though nothing is to be read."""
@@ -257,7 +260,7 @@ class Zygotes:
         for zygote in list(self._zygotes.values()):
             yield from self._receive(zygote)
             if zygote.number in self._zygotes:
-                _flush(zygote)
+                self._flush(zygote)
                 yield from self._keep_time(zygote, now)
 
     def _receive(self, zygote: _Zygote) -> Iterator[Event]:
@@ -325,6 +328,19 @@ class Zygotes:
                 _kill(zygote)
                 fork.until = now + FORK_SECONDS
 
+    def _flush(self, zygote: _Zygote) -> None:
+        """Send what waits; a zygote that imports, or ends, is sent nothing."""
+        if zygote.until is not None or zygote.is_ending:
+            return
+        while zygote.unsent:
+            fork = zygote.forks[zygote.unsent[0]]
+            if not _send(zygote, fork.message, fork.log_fd):
+                break
+            zygote.unsent.popleft()
+            fork.close()
+            fork.until = time.monotonic() + FORK_SECONDS
+        self._watch.put(zygote.socket.fileno(), writes=bool(zygote.unsent))
+
     def _gone(self, zygote: _Zygote) -> Iterator[Event]:
         """Nothing is left that could answer: whatever it has not answered was not done."""
         code = self._forget(zygote)
@@ -339,6 +355,7 @@ class Zygotes:
 
     def _forget(self, zygote: _Zygote) -> int:
         del self._zygotes[zygote.number]
+        self._watch.drop(zygote.socket.fileno())
         zygote.socket.close()
         if zygote.until is not None:
             _kill(zygote)
@@ -367,16 +384,6 @@ def _send(zygote: _Zygote, message: bytes, fd: int | None = None) -> bool:
         # It is about to be found gone.
         logger.info("zygote %d hears nothing: %s", zygote.number, error)
     return True
-
-
-def _flush(zygote: _Zygote) -> None:
-    while zygote.unsent and zygote.until is None and not zygote.is_ending:
-        fork = zygote.forks[zygote.unsent[0]]
-        if not _send(zygote, fork.message, fork.log_fd):
-            return
-        zygote.unsent.popleft()
-        fork.close()
-        fork.until = time.monotonic() + FORK_SECONDS
 
 
 def _withdraw(zygote: _Zygote, number: int) -> control.StartDaemon:

@@ -17,6 +17,7 @@ import pytest
 from spawny import control
 from spawny.supervisor import descriptors, links, proctable
 from spawny.supervisor.links import Links
+from spawny.supervisor.watch import Watch
 from tests.supervisor.site import Client, Supervised, wait_gone
 
 pytestmark = pytest.mark.skipif(
@@ -171,17 +172,20 @@ def test_a_link_that_cannot_be_accepted_is_not_tried_all_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The listening socket is not watched for a while; then the daemon is let in."""
-    home = Links(tmp_path / "link.sock")
+    watch = Watch()
+    home = Links(tmp_path / "link.sock", watch)
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.connect(str(tmp_path / "link.sock"))
         with nothing_to_open():
             home.advance(home.listener.fileno(), is_writable=False)
-            assert list(home.fds()) == []
+            assert home.listener.fileno() not in watch
             assert home.accepts_again_at is not None
         monkeypatch.setattr(links, "ACCEPT_AGAIN_SECONDS", 0.0)
         with nothing_to_open():
             home.advance(home.listener.fileno(), is_writable=False)
-        assert list(home.fds()) == [(home.listener.fileno(), False)]
+        home.accept_again()
+        assert home.listener.fileno() in watch
         home.advance(home.listener.fileno(), is_writable=False)
-        assert len(list(home.fds())) == 2
+        assert len(home._connections) == 1
     home.close_all()
+    watch.close()

@@ -18,6 +18,7 @@ from spawny.kernel import link as codec
 from spawny.supervisor import events, links, proctable
 from spawny.supervisor.links import Links
 from spawny.supervisor.values import Busy, CallFigures
+from spawny.supervisor.watch import Watch
 from tests.supervisor.world import definition
 
 HELLO: dict[str, Any] = {
@@ -40,7 +41,8 @@ class Daemons:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.links = Links(path)
+        self.watch = Watch()
+        self.links = Links(path, self.watch)
         self.daemon = self.connect()
 
     def connect(self) -> socket.socket:
@@ -52,15 +54,10 @@ class Daemons:
 
     def turn(self) -> list[events.Event]:
         """Serve what is ready now."""
-        import select
-
-        poll = select.poll()
-        for fd, writes in self.links.fds():
-            poll.register(fd, select.POLLIN | (select.POLLOUT if writes else 0))
         return [
             event
-            for fd, flags in poll.poll(0)
-            for event in self.links.advance(fd, is_writable=bool(flags & select.POLLOUT))
+            for fd, is_writable in self.watch.ready().items()
+            for event in self.links.advance(fd, is_writable=is_writable)
         ]
 
     def say(self, header: dict[str, Any]) -> list[events.Event]:
@@ -78,6 +75,7 @@ def daemons(home: Path) -> Iterator[Daemons]:
     yield daemons
     daemons.daemon.close()
     daemons.links.close_all()
+    daemons.watch.close()
 
 
 PONG = {"type": "pong", "clients": 0, "calls": 0, "busy": None}
@@ -265,7 +263,7 @@ def test_a_definition_arrives_whole(daemons: Daemons) -> None:
     blob = os.urandom(1024) * 60_000
     daemons.links.send(1, links.load(definition()), blob)
     daemons.links.send(1, {"type": "ping", "id": 0})
-    assert [writes for _, writes in daemons.links.fds()] == [False, True]
+    assert daemons.watch.writes(daemons.links._connections[1].socket.fileno())
     decoder = codec.Decoder()
     frames: list[tuple[dict[str, Any], bytes]] = []
     while len(frames) < 1:
@@ -309,7 +307,7 @@ def test_a_link_that_is_gone_takes_no_message(daemons: Daemons) -> None:
 
 def test_a_listener_that_cannot_accept(daemons: Daemons, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever knocked has gone again: there is nothing to accept."""
-    listener, _ = next(daemons.links.fds())
+    listener = daemons.links.listener.fileno()
     assert daemons.links.advance(listener, is_writable=False) == []
     assert "could not accept" in caplog.text
 

@@ -14,6 +14,7 @@ from spawny.supervisor.journal import Journal
 from spawny.supervisor.links import Links
 from spawny.supervisor.premises import Premises
 from spawny.supervisor.sockets import ControlSocket, listen
+from spawny.supervisor.watch import Watch
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def paths(home: Path) -> Paths:
 def place(paths: Paths) -> Iterator[Premises]:
     with singleton.hold(paths.supervisor_lock, paths.link_socket) as lock_fd:
         clients = ControlSocket(listen(paths.supervisor_socket), paths.supervisor_socket)
-        daemons = Links(paths.link_socket)
+        daemons = Links(paths.link_socket, Watch())
         place = Premises(
             paths, lock_fd, clients, daemons, Journal(paths.journal), owns_socket=False
         )

@@ -20,6 +20,7 @@ from spawny.supervisor import interpreters, proctable
 from spawny.supervisor.events import ChildSpawned, ProcessExited, SessionSwept, SpawnFailed
 from spawny.supervisor.processes import Processes, daemon_environ
 from spawny.supervisor.values import Identity
+from spawny.supervisor.watch import Watch
 from tests.supervisor.site import wait_gone
 
 # What runs in place of the kernel: it does what its NAME says, and tells of it over a socket.
@@ -78,7 +79,8 @@ class Site:
         self.paths.logs.mkdir()
         boot = root / "boot.py"
         boot.write_text(BOOT)
-        self.processes = Processes(self.paths, str(boot), has_pidfd=has_pidfd)
+        self.watch = Watch()
+        self.processes = Processes(self.paths, self.watch, str(boot), has_pidfd=has_pidfd)
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(root / "home"))
         self.listener.listen()
@@ -115,13 +117,15 @@ class Site:
         self.open += [connection, lines]
         return lambda: lines.readline().strip()
 
+    def exited(self) -> list[ProcessExited | SessionSwept]:
+        return self.processes.exited(self.watch.ready())
+
     def wait_exits(self) -> list[ProcessExited | SessionSwept]:
         """Wait as the loop does, until something has ended."""
         while True:
-            fds = list(self.processes.fds())
             interval = self.processes.interval
-            select.select(fds, [], [], 30 if interval is None else interval)
-            if events := self.processes.exited():
+            select.select([self.watch], [], [], 30 if interval is None else interval)
+            if events := self.exited():
                 return events
 
 
@@ -139,6 +143,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
         for identity in list(site.processes._watched):
             site.processes.signal(identity, "SIGKILL", "")
         site.wait_exits()
+    site.watch.close()
 
 
 def test_a_process_is_spawned_as_agreed(site: Site, tmp_path: Path) -> None:
@@ -173,8 +178,8 @@ def test_an_exit_code_is_reported(site: Site, code: int) -> None:
     """Once, with the process that it was."""
     identity = site.spawn(f"exit{code}")
     assert site.wait_exits() == [ProcessExited(f"exit{code}", identity, code, None)]
-    assert site.processes.exited() == []
-    assert not site.processes.fds()
+    assert site.exited() == []
+    assert not site.processes._watched
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGRTMIN + 1])
@@ -201,7 +206,7 @@ else:
         assert parent.stdin and parent.stdout
         identity = known(int(parent.stdout.readline()))
         site.processes.watch("adopted", identity)
-        assert site.processes.exited() == []
+        assert site.exited() == []
         parent.stdin.close()
         assert site.wait_exits() == [ProcessExited("adopted", identity, None, None)]
 
@@ -232,7 +237,7 @@ def test_orphans_that_were_inherited_are_reaped(site: Site) -> None:
         os._exit(0)
     os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
     assert site.wait_exits() == [ProcessExited("exit7", identity, 7, None)]
-    site.processes.exited()
+    site.exited()
     assert proctable.identify(orphan) is None
 
 
@@ -240,7 +245,7 @@ def test_a_child_that_somebody_else_waits_for_is_not_reaped(site: Site) -> None:
     """Or who waits would find nothing, and take that for a success."""
     child = children.start([sys.executable, "-c", "raise SystemExit(3)"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    site.processes.exited()
+    site.exited()
     assert child.wait() == 3
     assert not children.is_awaited(child.pid)
 

@@ -11,6 +11,7 @@ import zmq
 from spawny import control
 from spawny.supervisor import sockets
 from spawny.supervisor.sockets import ControlSocket, Outcome, Received, listen
+from spawny.supervisor.watch import Watch
 
 
 class Clients:
@@ -19,6 +20,7 @@ class Clients:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.socket = ControlSocket(listen(path), path)
+        self.watch = Watch()
         self.context = zmq.Context()
 
     def connect(self) -> zmq.Socket[bytes]:
@@ -29,13 +31,14 @@ class Clients:
 
     def receive(self) -> list[Received]:
         """What comes next."""
-        has_requests, _ = self.socket.wait([], 30)
+        has_requests, _ = self.socket.wait(self.watch, 30)
         assert has_requests
         return list(self.socket.receive())
 
     def close(self) -> None:
         self.context.destroy(linger=0)
         self.socket.close()
+        self.watch.close()
 
 
 @pytest.fixture
@@ -148,14 +151,16 @@ def test_a_client_that_does_not_read_blocks_nobody(
 def test_other_descriptors_are_waited_for_too(clients: Clients) -> None:
     """One wait for everything; a time as well."""
     reader, writer = os.pipe()
-    watched = [(reader, sockets.READABLE), (writer, sockets.WRITABLE)]
-    assert clients.socket.wait(watched, 30) == (False, {writer: sockets.WRITABLE})
+    clients.watch.put(reader, writes=False)
+    clients.watch.put(writer, writes=True)
+    assert clients.socket.wait(clients.watch, 30) == (False, {writer: True})
+    clients.watch.drop(writer)
     os.write(writer, b"x")
-    has_requests, ready = clients.socket.wait([(reader, sockets.READABLE)], None)
-    assert (has_requests, ready) == (False, {reader: sockets.READABLE})
+    assert clients.socket.wait(clients.watch, None) == (False, {reader: False})
     os.read(reader, 1)
-    assert clients.socket.wait([(reader, sockets.READABLE)], 0) == (False, {})
-    assert clients.socket.wait([(reader, sockets.READABLE)], 0.0001) == (False, {})
+    assert clients.socket.wait(clients.watch, 0) == (False, {})
+    assert clients.socket.wait(clients.watch, 0.0001) == (False, {})
+    clients.watch.drop(reader)
     os.close(reader)
     os.close(writer)
 
@@ -164,7 +169,7 @@ def test_a_wait_of_years_is_possible(clients: Clients) -> None:
     """A client may ask for any timeout; poll() takes 32 bits of milliseconds."""
     dealer = clients.connect()
     dealer.send_multipart(control.encode(control.Hello("1")))
-    assert clients.socket.wait([], 1e300)[0]
+    assert clients.socket.wait(clients.watch, 1e300)[0]
 
 
 def test_a_flood_is_taken_in_portions(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:

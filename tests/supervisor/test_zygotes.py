@@ -14,8 +14,17 @@ import pytest
 from spawny import control
 from spawny.paths import Paths
 from spawny.supervisor import interpreters, zygotes
-from spawny.supervisor.events import ChildSpawned, Event, ForkRefused, ZygoteGone, ZygoteReady
+from spawny.supervisor.events import (
+    ChildSpawned,
+    Event,
+    ForkRefused,
+    ProcessExited,
+    SessionSwept,
+    ZygoteGone,
+    ZygoteReady,
+)
 from spawny.supervisor.processes import Processes
+from spawny.supervisor.watch import Watch
 from spawny.supervisor.zygotes import Zygotes, adopt_orphans
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
@@ -82,8 +91,9 @@ class Site:
         boot = root / "boot.py"
         boot.write_text(BOOT)
         (root / "zygote.py").write_text("")
-        self.processes = Processes(self.paths, str(boot))
-        self.zygotes = Zygotes(self.paths, self.processes)
+        self.watch = Watch()
+        self.processes = Processes(self.paths, self.watch, str(boot))
+        self.zygotes = Zygotes(self.paths, self.watch, self.processes)
         self.interpreter = interpreters.describe(sys.executable)
 
     def request(self, word: str, name: str = "a", **changes: Any) -> control.StartDaemon:
@@ -108,13 +118,14 @@ class Site:
     def fork(self, word: str, name: str = "a", **changes: Any) -> list[Event]:
         return self.zygotes.fork(1, self.request(word, name, **changes), self.interpreter)
 
+    def exited(self) -> list[ProcessExited | SessionSwept]:
+        return self.processes.exited(self.watch.ready())
+
     def until(self, kind: type[Event]) -> list[Event]:
         """What is said until there is one of these."""
         found: list[Event] = []
         while not any(isinstance(each, kind) for each in found):
-            fds = [fd for fd, _ in self.zygotes.fds()]
-            ready, _, _ = select.select(fds, [], [], 30)
-            assert ready, found
+            assert select.select([self.watch], [], [], 30)[0], found
             found += self.zygotes.advance()
         return found
 
@@ -127,7 +138,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     while site.processes._watched:
         for identity in list(site.processes._watched):
             site.processes.signal(identity, "SIGKILL", "")
-        site.processes.exited()
+        site.exited()
+    site.watch.close()
     adopt_orphans(False)  # other tests reap none
 
 
@@ -140,7 +152,7 @@ def test_a_daemon_that_is_asked_for_early_is_forked_when_the_zygote_is_ready(sit
     assert isinstance(spawned, ChildSpawned)
     assert (ready.number, ready.seconds) == (1, 0.5)
     assert (spawned.name, spawned.mark, spawned.zygote) == ("a", "a:token", 1)
-    assert spawned.identity in site.processes.fds().values()
+    assert spawned.identity in site.processes._watched
     assert site.zygotes.memory_bytes(1) > 1_000_000
     assert site.zygotes.memory_bytes(2) == 0
 
@@ -150,11 +162,11 @@ def test_the_exit_code_of_a_forked_daemon_is_told(site: Site) -> None:
     site.start("ends")
     for number in range(20):
         site.fork("ends", f"d{number}")
-        site.processes.exited()
+        site.exited()
     codes = []
     while len(codes) < 20:
         list(site.zygotes.advance())
-        codes += [getattr(each, "exit_code", None) for each in site.processes.exited()]
+        codes += [getattr(each, "exit_code", None) for each in site.exited()]
         os.sched_yield()
     assert codes == [7] * 20
 
@@ -176,7 +188,7 @@ def test_what_was_asked_of_one_that_ends_is_refused(site: Site, word: str) -> No
     assert isinstance(refused, ForkRefused)
     assert not gone.is_unfit
     assert refused.reason == gone.reason
-    assert list(site.zygotes.fds()) == []
+    assert not site.zygotes._zygotes
     (late,) = site.fork(word)
     assert isinstance(late, ForkRefused)
 
@@ -203,7 +215,7 @@ def test_one_that_does_not_answer_is_killed(site: Site, monkeypatch: pytest.Monk
     found = site.until(ZygoteReady)
     while not any(isinstance(each, ForkRefused) for each in found):
         assert site.zygotes.deadline is not None
-        select.select([fd for fd, _ in site.zygotes.fds()], [], [], 0.05)
+        select.select([site.watch], [], [], 0.05)
         found += site.zygotes.advance()
     assert [type(each) for each in found] == [ZygoteReady, ZygoteGone, ForkRefused]
     assert "did not answer" in getattr(found[1], "reason", "")
@@ -215,10 +227,10 @@ def test_a_daemon_does_not_wait_for_ever_for_its_zygote(site: Site) -> None:
     site.fork("imports", start_timeout=0.1)
     found: list[Event] = []
     while not found:
-        select.select([fd for fd, _ in site.zygotes.fds()], [], [], 0.05)
+        select.select([site.watch], [], [], 0.05)
         found += site.zygotes.advance()
     assert found == [ForkRefused("a", 1, "it was not ready in time")]
-    assert len(list(site.zygotes.fds())) == 1
+    assert len(site.zygotes._zygotes) == 1
 
 
 def test_one_that_imports_for_ever_is_killed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +239,7 @@ def test_one_that_imports_for_ever_is_killed(site: Site, monkeypatch: pytest.Mon
     site.start("imports")
     found: list[Event] = []
     while not found:
-        select.select([fd for fd, _ in site.zygotes.fds()], [], [], 0.05)
+        select.select([site.watch], [], [], 0.05)
         found += site.zygotes.advance()
     (gone,) = found
     assert isinstance(gone, ZygoteGone)
@@ -245,7 +257,7 @@ def test_a_disowned_daemon_is_killed(site: Site) -> None:
     assert [getattr(each, "name", None) for each in found] == ["b"]
     # Only what is not asked for any more may be reaped unseen.
     while True:
-        site.processes.exited()
+        site.exited()
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         if len(children) == 2:  # the zygote and b
             break
@@ -305,4 +317,4 @@ def test_a_killed_zygote_takes_nothing_with_it(site: Site) -> None:
     ready_pid = next(iter(site.zygotes._zygotes.values())).child.pid
     os.kill(ready_pid, signal.SIGKILL)
     assert getattr(site.until(ZygoteGone)[-1], "reason", "") == "it ended with exit code -9"
-    assert site.processes.exited() == []
+    assert site.exited() == []
