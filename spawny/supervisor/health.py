@@ -11,6 +11,7 @@ import psutil
 
 from . import proctable
 from .events import HealthSampled
+from .sysfiles import contents
 from .values import Identity, ProcessState, Sample
 
 # CPU time comes in ticks of 10 ms: over a shorter stretch a share of it would be mostly noise.
@@ -62,8 +63,7 @@ class Health:
 def usage_from_proc(identity: Identity) -> Usage | None:
     """None where that very process has gone."""
     try:
-        with open(f"/proc/{identity.pid}/stat", "rb") as file:
-            line = file.read()
+        line = contents(f"/proc/{identity.pid}/stat")
     except OSError:
         return None
     # Counted from the state, which follows the command in parentheses: see proc(5).

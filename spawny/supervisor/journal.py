@@ -77,6 +77,8 @@ class Journal:
         self._directory = directory
         self._unwritten: dict[str, Record] = {}
         self._unkept: dict[Path, bytes] = {}
+        self._definitions: dict[str, set[Path]] = {}  # of each daemon
+        self._ended: dict[str, int] = {}  # bytes of the definitions of those, the oldest first
         self._there: dict[str, Path] = {}  # the file of each daemon, as far as they are written
 
     # --- definitions ----------------------------------------------------------------------------
@@ -88,6 +90,7 @@ class Journal:
         """
         path = self._definition_path(request)
         self._unkept[path] = request.definition
+        self._definitions.setdefault(request.name, set()).add(path)
         return self._keep(path)
 
     def _keep(self, path: Path) -> str | None:
@@ -125,7 +128,9 @@ class Journal:
         other.unlink(missing_ok=True)
         self._drop_definitions(record.name, besides=self._definition_path(record.request))
         if record.state is State.ENDED:
-            self._bound_ended()
+            self._bound_ended(record.name)
+        else:
+            self._ended.pop(record.name, None)
         return None
 
     def retry(self) -> str | None:
@@ -145,6 +150,7 @@ class Journal:
     def drop(self, name: str) -> None:
         self._unwritten.pop(name, None)
         self._there.pop(name, None)
+        self._ended.pop(name, None)
         for path in self._paths(name):
             path.unlink(missing_ok=True)
         self._drop_definitions(name)
@@ -154,24 +160,23 @@ class Journal:
         return self._directory / f"{name}.json", self._directory / f"{name}.ended"
 
     def _drop_definitions(self, name: str, besides: Path | None = None) -> None:
-        unkept = [each for each in self._unkept if each.name.startswith(f"{name}~")]
-        for path in [*self._directory.glob(f"{name}~*.definition"), *unkept]:
+        for path in self._definitions.pop(name, ()):
             if path != besides:
                 self._unkept.pop(path, None)
                 path.unlink(missing_ok=True)
+        if besides is not None:
+            self._definitions[name] = {besides}
 
-    def _bound_ended(self) -> None:
-        found: list[tuple[float, int, Path]] = []
-        for path in self._directory.glob("*.ended"):
-            for each in self._directory.glob(f"{path.stem}~*.definition"):
-                with suppress(OSError):
-                    found.append((path.stat().st_mtime, each.stat().st_size, each))
-        found.sort(reverse=True)
-        total = 0
-        for number, (_, size, path) in enumerate(found):
-            total += size
-            if number and total > ENDED_DEFINITIONS_BYTES:
-                path.unlink(missing_ok=True)
+    def _bound_ended(self, name: str) -> None:
+        """This one has ended; the definitions of those that ended long ago go."""
+        self._ended.pop(name, None)
+        self._ended[name] = sum(map(_size, self._definitions.get(name, ())))
+        total = sum(self._ended.values())
+        for oldest in list(self._ended)[:-1]:
+            if total <= ENDED_DEFINITIONS_BYTES:
+                break
+            total -= self._ended.pop(oldest)
+            self._drop_definitions(oldest)
 
     def _put(self, path: Path, content: bytes) -> None:
         # A daemon's name begins with a letter or a digit: this is none's.
@@ -208,7 +213,10 @@ class Journal:
                 path.replace(aside)
             else:
                 needed.add(self._definition_path(entry.request))
+                self._definitions[entry.request.name] = {self._definition_path(entry.request)}
                 self._there[entry.request.name] = path
+                if entry.state == "ended":
+                    self._ended[entry.request.name] = _size(self._definition_path(entry.request))
                 yield entry
         for path in self._directory.glob("*.definition"):
             if path not in needed:
@@ -279,6 +287,13 @@ def _ending(content: Any) -> Ending:
     known["at"] -= shift
     known["began_at"] -= shift
     return Ending(**known)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _in_words(path: Path, error: OSError) -> str:

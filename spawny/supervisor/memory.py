@@ -7,9 +7,11 @@ none, the count of the whole machine has to tell.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .sysfiles import contents
 from .values import Identity
 
 _MACHINE = "/proc/vmstat"
@@ -27,13 +29,18 @@ class OutOfMemory:
 
     def __init__(self) -> None:
         self._seen: dict[Identity, _Counts] = {}
+        self._in_machine = _count(_MACHINE)  # at the last look: a long file
 
     def look(self, processes: Iterable[Identity]) -> None:
         """Remember how things stand while these live."""
-        in_machine = _count(_MACHINE)
+        self._in_machine = _count(_MACHINE)
         for identity in processes:
-            file = _file_of(identity.pid)
-            self._seen[identity] = _Counts(file, _count(file), in_machine)
+            self.note(identity)
+
+    def note(self, identity: Identity) -> None:
+        """Remember how things stand as this one begins."""
+        file = _file_of(identity.pid)
+        self._seen[identity] = _Counts(file, _count(file), self._in_machine)
 
     def has_killed(self, identity: Identity) -> bool:
         """Whether this process, which has died of a SIGKILL, was most likely killed for that. It is
@@ -51,12 +58,13 @@ class OutOfMemory:
 def _file_of(pid: int) -> str | None:
     """Where the kills in the memory cgroup of this process are counted."""
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-            lines = [line.rstrip("\n").split(":", 2) for line in file]
+        text = os.fsdecode(contents(f"/proc/{pid}/cgroup"))
     except OSError:
         return None
     groups = {
-        controller: path for _, controllers, path in lines for controller in controllers.split(",")
+        controller: path
+        for _, controllers, path in (line.split(":", 2) for line in text.splitlines())
+        for controller in controllers.split(",")
     }
     if "memory" in groups:
         return f"/sys/fs/cgroup/memory{groups['memory']}/memory.oom_control"
@@ -69,8 +77,7 @@ def _count(path: str | None) -> int | None:
     if path is None:
         return None
     try:
-        with open(path, "rb") as file:
-            words = file.read().split()
+        words = contents(path).split()
         return int(words[words.index(b"oom_kill") + 1])
     except (OSError, ValueError, IndexError):  # no such cgroup any more, or an older kernel
         return None

@@ -10,12 +10,13 @@ from dataclasses import replace
 from .. import control
 from ..paths import Paths
 from ..settings import Settings
-from . import actions, events, links, logs, proctable, room, threads
+from . import actions, events, links, logs, proctable, threads
 from .health import Health
 from .journal import Journal
 from .links import Links
 from .premises import Premises
 from .processes import Processes
+from .room import Room
 from .sockets import ControlSocket, Outcome
 from .succession import Succession
 from .values import Caller
@@ -49,6 +50,7 @@ class Performer:
         self._journal = journal
         self._premises = premises
         self._health = Health()
+        self._room = Room()
         self.succession = Succession(watch)
         self.handover: actions.HandOver | None = None
         self.exit_reason: str | None = None
@@ -73,7 +75,7 @@ class Performer:
             case actions.ListZygotes(caller, zygotes, unfit):
                 return self._list_zygotes(caller, zygotes, unfit)
             case actions.MeasureMemory(name):
-                return [events.MemoryMeasured(name, room.free_bytes())]
+                return [events.MemoryMeasured(name, self._room.free_bytes())]
             case actions.SweepSession(name, identity, signal, mark):
                 return [self._processes.sweep(name, identity, signal, mark)]
             case actions.GlanceAtProcesses(processes):

@@ -126,7 +126,6 @@ class Processes:
         if identity is None:
             raise RuntimeError(f"process {child.pid} was started, but is not in the process table")
         self._watch(_Watched(request.name, identity, None, child))
-        self.memory.look([identity])
         return ChildSpawned(request.name, identity, offset, request.mark)
 
     def command(self, request: control.StartDaemon, interpreter: Interpreter) -> list[str]:
@@ -165,7 +164,7 @@ class Processes:
     def _watch(self, watched: _Watched) -> None:
         self._open_pidfd(watched)
         if watched.leader is None:
-            self.memory.look([watched.identity])
+            self.memory.note(watched.identity)
         self._watched[watched.identity] = watched
 
     def _open_pidfd(self, watched: _Watched) -> None:

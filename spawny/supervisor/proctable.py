@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from ..address import DAEMON_VARIABLE
+from .sysfiles import contents
 from .values import Identity, ProcessState
 
 _HAS_PROC = os.path.isfile("/proc/self/stat")
@@ -63,8 +64,7 @@ def read(pid: int) -> Process | None:
 
 def _read_proc(pid: int) -> Process | None:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            line = file.read()
+        line = contents(f"/proc/{pid}/stat")
     except _GONE:
         return None
     # The second field is the command in parentheses, which may itself hold spaces and parentheses.
@@ -128,8 +128,7 @@ def state(identity: Identity) -> ProcessState | None:
     found: bytes | str
     try:
         if _HAS_PROC:
-            with open(f"/proc/{identity.pid}/stat", "rb") as file:
-                line = file.read()
+            line = contents(f"/proc/{identity.pid}/stat")
             found = line[line.rindex(b")") + 2 :][:1]
         else:
             found = psutil.Process(identity.pid).status()
@@ -199,9 +198,7 @@ def _mark_of(process: Process) -> str | None:
     try:
         # In the middle of an exec there is no environment, for some microseconds.
         for _ in range(_EMPTY_LOOKS):
-            with open(f"/proc/{process.pid}/environ", "rb") as file:
-                data = file.read()
-            if data:
+            if data := contents(f"/proc/{process.pid}/environ"):
                 break
             os.sched_yield()
     except OSError:

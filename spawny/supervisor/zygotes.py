@@ -28,6 +28,7 @@ from ..paths import Paths
 from . import descriptors, logs, proctable
 from .events import ChildSpawned, Event, ForkRefused, ZygoteGone, ZygoteReady
 from .processes import Processes, daemon_environ
+from .sysfiles import contents
 from .values import Interpreter
 from .watch import Watch
 
@@ -238,11 +239,9 @@ class Zygotes:
         """What it has in memory; 0 where that cannot be told."""
         zygote = self._zygotes.get(number)
         if zygote is not None:
-            with (
-                suppress(OSError, ValueError, IndexError),
-                open(f"/proc/{zygote.child.pid}/statm", encoding="ascii") as file,
-            ):
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            with suppress(OSError, ValueError, IndexError):
+                resident = contents(f"/proc/{zygote.child.pid}/statm").split()[1]
+                return int(resident) * os.sysconf("SC_PAGE_SIZE")
         return 0
 
     # --- what zygotes say -----------------------------------------------------------------------
