@@ -19,6 +19,7 @@ from ..control import StartDaemon
 from ..definitions import Definition
 from ..errors import CallTimeout, DaemonStartError, InvalidRequest
 from ..kernel import wire
+from ..paths import locate
 from ..sizes import size_bytes
 from .asker import asker
 from .channel import Channel
@@ -30,7 +31,7 @@ from .options import Options
 from .proxy import ObjectProxy
 from .run import END_SECONDS, end_daemon
 from .session import Session
-from .supervisor import connect
+from .supervisor import Supervisor
 
 if TYPE_CHECKING:
     from ..environments.requirements import Requirements
@@ -59,8 +60,8 @@ def start(
             request = replace(request, if_exists="replace", replaces=replaces)
         session = Session(request.name, call_socket(runtime_directory(), request.name))
         logger.info("[DaemonProxy] spawning child process...")
-        with connect() as supervisor:
-            started = supervisor.start(request)
+        # Not by connect(): to ask whether one serves costs as much as to ask it.
+        started = Supervisor(locate()).start(request)
     try:
         channel = session.connect(request.start_timeout + READY_GRACE_SECONDS)
     except CallTimeout:

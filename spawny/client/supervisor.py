@@ -401,14 +401,15 @@ class Supervisor:
         )
 
     def _connected(self, *, ensures: bool = True) -> _Conversation:
+        """A conversation that has begun: what is sent then, the supervisor has heard."""
         try:
-            return _Conversation(self._paths, self._answer_seconds)
+            return _Conversation(self._paths, self._answer_seconds).begun()
         except _NotConnected:
             if not ensures:
                 raise
             # It ended since it was last seen, perhaps because nobody needed it.
             self.ensure()
-            return _Conversation(self._paths, self._answer_seconds)
+            return _Conversation(self._paths, self._answer_seconds).begun()
 
     def _watch(self) -> Generator[Any, None, None]:
         """None when subscribed, then the events; whatever the number of upgrades."""
@@ -465,6 +466,7 @@ class _Conversation:
         if not is_socket_there(paths):
             raise _NotConnected(f"no supervisor runs at {paths.supervisor_socket}")
         self._pid = os.getpid()
+        self._has_begun = False
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
         try:
@@ -477,7 +479,6 @@ class _Conversation:
             self._poller.register(self._socket, zmq.POLLIN)
             self._poller.register(self._monitor, zmq.POLLIN)
             self._socket.connect(f"ipc://{paths.supervisor_socket}")
-            self._await_handshake()
         except BaseException:
             self.close()
             raise
@@ -491,10 +492,26 @@ class _Conversation:
             each.close(linger=0)
         self._context.term()
 
-    def _await_handshake(self) -> None:
-        if not self._monitor.poll(math.ceil(self._answer_seconds * 1000)):
-            raise self._silent(self._answer_seconds)
-        if recv_monitor_message(self._monitor)["event"] != _CONNECTED:
+    def begun(self) -> _Conversation:
+        """This one, once the supervisor has taken the connection."""
+        try:
+            if not self._monitor.poll(math.ceil(self._answer_seconds * 1000)):
+                raise self._silent(self._answer_seconds)
+            self._hear_news()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _hear_news(self) -> None:
+        """Of the connection; raises where that is none, or none any more."""
+        if recv_monitor_message(self._monitor)["event"] == _CONNECTED:
+            self._has_begun = True
+        elif self._has_begun:
+            raise _ConnectionLost(
+                f"the supervisor ended before it answered; see {self._paths.supervisor_log}"
+            )
+        else:
             raise _NotConnected(f"no supervisor answers at {self._paths.supervisor_socket}")
 
     def ask(self, request: Message, silence: float) -> Message:
@@ -538,14 +555,17 @@ class _Conversation:
         """The next message, None when there is none within so many seconds."""
         if os.getpid() != self._pid:
             raise SpawnyError("events() was called before a fork: call it again in this process")
-        ready = dict(self._poller.poll(None if seconds is None else math.ceil(seconds * 1000)))
-        if not ready:
-            return None
-        # Looked at twice: an answer and the end may both have come between the poll's two looks.
-        if self._socket not in ready and not self._socket.poll(0):
-            raise _ConnectionLost(
-                f"the supervisor ended before it answered; see {self._paths.supervisor_log}"
-            )
+        while True:
+            limit = seconds if self._has_begun else self._answer_seconds
+            ready = dict(self._poller.poll(None if limit is None else math.ceil(limit * 1000)))
+            if not ready and not self._has_begun:
+                raise self._silent(self._answer_seconds)
+            if not ready:
+                return None
+            # Looked at twice: an answer and the end may both come between the poll's two looks.
+            if self._socket in ready or self._socket.poll(0):
+                break
+            self._hear_news()
         try:
             envelope = decode(self._socket.recv_multipart())
         except MalformedMessage as error:

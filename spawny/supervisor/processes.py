@@ -254,7 +254,8 @@ def _is_there(kernel: str) -> bool:
 def daemon_environ(request: control.StartDaemon, interpreter: Interpreter) -> dict[str, str]:
     """The client's environment, without what is meant for another process or interpreter."""
     dropped: tuple[str, ...] = _SUPERVISORS_OWN
-    if interpreters.key_of(request.caller_python) != interpreter.key:
+    is_callers = request.caller_python == interpreter.executable
+    if not is_callers and interpreters.key_of(request.caller_python) != interpreter.key:
         dropped += _INTERPRETERS_OWN
     environ = {
         name: value for name, value in request.environ.items() if not name.startswith(dropped)
