@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..paths import Paths
 from . import proctable
 from .events import JournalRead
 from .journal import Journal
+from .values import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +36,17 @@ def read_journal(journal: Journal, paths: Paths) -> Iterator[JournalRead]:
             restore=_if_saved(paths, entry.request.name, entry.restore),
             identity=identity,
             endings=entry.endings,
-            age_seconds=proctable.age_seconds(identity) if identity else 0.0,
+            age_seconds=_age_seconds(identity, entry.began_at) if identity else 0.0,
             # A daemon that ends as it should removes its socket.
             crashed=os.path.lexists(paths.call_socket(entry.request.name)),
             left=left if left and left.boot_id == proctable.boot_id() else None,
         )
+
+
+def _age_seconds(identity: Identity, began_at: float | None) -> float:
+    """Of the daemon. Its process may be older: a zygote has the next one ready."""
+    age = proctable.age_seconds(identity)
+    return age if began_at is None else max(0.0, min(age, time.monotonic() - began_at))
 
 
 def _if_saved(paths: Paths, name: str, token: str) -> str:

@@ -62,6 +62,7 @@ class Entry:
     reason: str
     endings: tuple[Ending, ...] = ()
     restore: str = ""
+    began_at: float | None = None  # when it was asked for, by our clock
 
 
 def _standing(record: Record) -> Standing:
@@ -246,6 +247,9 @@ class Journal:
                 {key: content[key] for key in ("restarts", "reason")}, restarts=int, reason=str
             ),
             **_typed({"restore": content.get("restore", "")}, restore=str),
+            began_at=_typed({"at": content["began_at"]}, at=float)["at"] - _shift()
+            if "began_at" in content
+            else None,
         )
         if content["format"] == 1:
             problem = self.keep(replace(request, definition=definition))
@@ -262,6 +266,7 @@ def _content(record: Record) -> dict[str, Any]:
         "interpreter": asdict(record.interpreter),
         "state": _standing(record),
         "restore": (record.comes_back and record.life.recycle) or record.restore,
+        "began_at": record.life.began_at + _shift(),
         "identity": asdict(record.identity) if record.identity else None,
         "restarts": record.restarts,
         "reason": record.life.reason,
@@ -270,13 +275,18 @@ def _content(record: Record) -> dict[str, Any]:
 
 
 def _dated(ending: Ending) -> dict[str, Any]:
-    """In times of day, as the next supervisor may serve after the machine has slept."""
-    shift = time.time() - time.monotonic()
+    shift = _shift()
     return {**asdict(ending), "at": ending.at + shift, "began_at": ending.began_at + shift}
 
 
+def _shift() -> float:
+    """Between our clock and the time of day, which is what is written: the next supervisor may
+    serve after the machine has slept."""
+    return time.time() - time.monotonic()
+
+
 def _ending(content: Any) -> Ending:
-    shift = time.time() - time.monotonic()
+    shift = _shift()
     known = _typed(
         content, at=float, began_at=float, reason=str, asked_by=str, log_offset=int,
         is_out_of_memory=bool,

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spawny import control
+from spawny.paths import Paths
+from spawny.supervisor import proctable
+from spawny.supervisor.adoption import read_journal
 from spawny.supervisor.journal import Journal
 from spawny.supervisor.lifecycle import State
 from spawny.supervisor.records import Life, Record
@@ -64,6 +68,19 @@ def test_what_is_written_is_read(tmp_path: Path, state: State, standing: str) ->
     assert (ending.signal_name, ending.asked_by, ending.log_offset) == ("SIGSEGV", "pid 5", 123)
 
 
+def test_a_daemon_is_as_old_as_its_request(tmp_path: Path) -> None:
+    """However long its process was kept ready before; a clock that was set makes it no older."""
+    journal = Journal(tmp_path)
+    this = proctable.identify(os.getpid())
+    assert this is not None
+    process_age = proctable.age_seconds(this)
+    for asked_for, least, most in ((0.0, 0.0, process_age), (1e6, process_age, process_age + 60.0)):
+        life = Life(began_at=time.monotonic() - asked_for)
+        journal.write(record().changed(identity=this, life=life))
+        (found,) = read_journal(journal, Paths(tmp_path, tmp_path, tmp_path, tmp_path))
+        assert least <= found.age_seconds <= most
+
+
 def test_a_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     """It holds an environment, and so perhaps secrets; nothing else stays in the directory."""
     Journal(tmp_path).write(record())
@@ -109,6 +126,7 @@ def damaged(content: dict[str, Any], *path: str, value: object) -> dict[str, Any
         (("identity",), {}),
         (("interpreter", "key"), None),
         (("restarts",), None),
+        (("began_at",), "yesterday"),
         (("request", "body", "name"), "other"),
     ],
 )
