@@ -34,9 +34,10 @@ class Families:
         self._has_pidfd = has_pidfd
         self._snapshots: dict[Identity, set[Identity]] = {}
 
-    def snapshot(self, leader: Identity, mark: str) -> None:
+    def snapshot(self, leader: Identity, mark: str, spared: Collection[Identity]) -> None:
         """Remember who came out of it, as long as that can still be told of everyone."""
-        self._snapshots.setdefault(leader, set()).update(proctable.family(leader, mark))
+        found = proctable.family(leader, mark, spared)
+        self._snapshots.setdefault(leader, set()).update(found)
 
     def forget(self, leader: Identity) -> None:
         self._snapshots.pop(leader, None)
@@ -67,7 +68,7 @@ class Families:
 
     def _find(self, leader: Identity, mark: str, spared: Collection[Identity]) -> set[Identity]:
         remembered = filter(proctable.is_alive, self._snapshots.get(leader, ()))
-        found = set(remembered).union(proctable.family(leader, mark)).difference(spared)
+        found = set(remembered).union(proctable.family(leader, mark, spared)).difference(spared)
         return {each for each in found if each.pid not in (1, os.getpid())}
 
     def _kill(

@@ -226,7 +226,7 @@ class Processes:
 
     def snapshot(self, identity: Identity, mark: str) -> None:
         """Remember what came out of it, for the signals that may come."""
-        self._families.snapshot(identity, mark)
+        self._families.snapshot(identity, mark, self._daemons() - {identity})
 
     def signal(self, identity: Identity, signal_name: str, mark: str) -> None:
         """Signal a daemon's process group; SIGKILL all that came out of it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -85,12 +85,13 @@ def _read_psutil(pid: int) -> Process | None:
         return None
 
 
-def everything() -> Iterator[Process]:
-    """Every process there is."""
+def everything(besides: Collection[int] = ()) -> Iterator[Process]:
+    """Every process there is, but for these pids."""
     pids: Iterable[int] = (
         map(int, filter(str.isdigit, os.listdir("/proc"))) if _HAS_PROC else (psutil.pids())
     )
-    return (process for pid in pids if (process := read(pid)) is not None)
+    found = (read(pid) for pid in pids if pid not in besides)
+    return (process for process in found if process is not None)
 
 
 def identify(pid: int) -> Identity | None:
@@ -154,14 +155,15 @@ def group_members(leader: Identity) -> list[Identity]:
     ]
 
 
-def family(leader: Identity, mark: str) -> list[Identity]:
+def family(leader: Identity, mark: str, spared: Collection[Identity] = ()) -> list[Identity]:
     """What came out of this process, dead or alive, and still runs; without itself.
 
     That is who runs in the session that it led, who has `mark` in its environment (which is
     inherited whatever a process does to its session and its parents), and all descendants of these.
-    Whoever has the mark of another daemon belongs to that one, with all that comes out of it.
+    Whoever has the mark of another daemon belongs to that one, with all that comes out of it. Of
+    `spared` that is known, and there may be hundreds of them: they are not looked at.
     """
-    table = {each.pid: each for each in everything()}
+    table = {each.pid: each for each in everything({each.pid for each in spared})}
     at_its_pid = table.pop(leader.pid, None)
     # A pid is not given out again while a session carries it: where another process has it,
     # nothing of the old session is left, and the children of that process are its own.

@@ -114,6 +114,13 @@ def test_a_family_is_found_through_every_generation(way: str, family: Family) ->
     assert found == {family.same_session, family.other_session}
 
 
+def test_who_is_spared_is_not_looked_at(way: str, family: Family) -> None:
+    """Another daemon, though its mark would be the same."""
+    spared = {known(family.other_session)}
+    found = {each.pid for each in proctable.family(family.identity(), "etl:1", spared)}
+    assert found == {family.same_session}
+
+
 def test_who_has_the_mark_of_another_daemon_is_no_family(way: str, family: Family) -> None:
     """Nor is what came out of it, though all of them came out of this process."""
     assert proctable.family(known(os.getpid()), "other:1") == []
