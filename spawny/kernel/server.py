@@ -50,7 +50,8 @@ NEW, LOADING, SERVING, FAILED = "new", "loading", "ready", "failed"
 class Server:
     """The daemon's objects and the loop that answers for them.
 
-    `preloaded` is what a zygote has begun, where the daemon was forked from one.
+    It may be made in a zygote, for all daemons that are forked from it; `preloaded` is what else
+    that has begun. Then `begin` makes it one daemon's own.
     """
 
     def __init__(self, preloaded=None):
@@ -78,11 +79,7 @@ class Server:
         self._connections = {}
         self._waiting = {}  # fd of a connection whose call waits for a callback -> its relief
         self._inbox = collections.deque()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
         self._poller = select.poll()
-        self._poller.register(self._wake_read, select.POLLIN)
         self.calls = Calls(self)
         self._preloaded = preloaded
         self._streams = (
@@ -90,9 +87,13 @@ class Server:
         )
 
     def begin(self, name, runtime):
-        """Be the daemon of this name, before anything else."""
+        """Be the daemon of this name, before anything else: whatever one process alone may have."""
         self.name = name
         self.saved = State(runtime, name)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._poller.register(self._wake_read, select.POLLIN)
 
     # --- called by the control thread ---
 

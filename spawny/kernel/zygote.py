@@ -56,15 +56,15 @@ class Unfit(Exception):
 
 def serve(fd, protocol, make):
     """((name, token, runtime), listener, made) in each daemon; never returns elsewhere. `made` is
-    what `make(preloaded)` gives, which needs none of the others."""
+    what `make(preloaded)` has given in the zygote: a daemon has it in memory that they share."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
     sock.set_inheritable(False)
     zygote = Zygote(sock)
     try:
         if protocol != str(PROTOCOL):
             raise Unfit("its kernel is of another version of spawny")
-        zygote.prepare()
-        return zygote.wait(make)
+        zygote.prepare(make)
+        return zygote.wait()
     except Unfit as error:
         zygote.leave(error)
 
@@ -79,6 +79,7 @@ class Zygote:
         self._stamps = []
         self._whose = {}  # thread, or descriptor -> the module that it came with
         self.preloaded = Preloaded()
+        self._made = None
 
     def say(self, kind, **fields):
         self._sock.send(json.dumps(dict(fields, type=kind)).encode("ascii"))
@@ -105,7 +106,7 @@ class Zygote:
 
     # --- before the first fork ---
 
-    def prepare(self):
+    def prepare(self, make):
         """Import everything, and see whether daemons can be forked then."""
         began = time.monotonic()
         header, _ = self._hear()
@@ -127,6 +128,7 @@ class Zygote:
             self._note_whose(name)
         self.preloaded.modules.note()
         self.preloaded.complete()
+        self._made = make(self.preloaded)
         self._environment.note_changes()
         self._stamps = [(path, _stamp(path)) for path in _installed()]
         self._end_with_supervisor(False)
@@ -186,24 +188,21 @@ class Zygote:
 
     # --- forking ---
 
-    def wait(self, make):
-        """Fork daemons as they are asked for; returns in each of them.
-
-        The next one is there before it is asked for, and has done all that does not depend on the
-        request. `make(preloaded)` is a part of that.
-        """
+    def wait(self):
+        """Fork daemons as they are asked for; returns in each of them. The next one is there
+        before it is asked for."""
         while True:
             self._check_threads()
             ear, mouth = os.pipe()
             if _fork_orphan():
                 os.close(ear)
-                return self._await_request(mouth, make(self.preloaded))
+                return self._await_request(mouth)
             os.close(mouth)
             if not os.read(ear, 1):
                 os._exit(1)  # it has ended with the supervisor, or was killed
             os.close(ear)
 
-    def _await_request(self, mouth, made):
+    def _await_request(self, mouth):
         """In the next daemon, until it is one; it ends with the zygote."""
         self._why_stale()  # for the pages that it touches: they are copied while nobody waits
         poller = select.poll()
@@ -230,7 +229,7 @@ class Zygote:
             self._sock.close()
             os.write(mouth, b"!")
             os.close(mouth)
-            return (name, token, runtime), listener, made
+            return (name, token, runtime), listener, self._made
 
     def _check(self, header):
         why = self._why_stale()
