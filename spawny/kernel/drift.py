@@ -21,11 +21,19 @@ class Drift:
     def __init__(self, modules):
         self.modules = modules
         self._surroundings = Surroundings()
+        self._has_started = False
+
+    def start(self):
+        """What surrounds this process is what it was started with; in a zygote, too, which lets no
+        daemon begin once that has changed."""
+        self._surroundings.note()
+        self._has_started = True
 
     def begin(self, directories):
         """The definition is about to be carried out, with the caller's source directories."""
         self.modules.watch(directories)
-        self._surroundings.note()
+        if not self._has_started:
+            self.start()
 
     def loaded(self, root):
         """It has made this root."""

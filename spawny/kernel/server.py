@@ -82,9 +82,12 @@ class Server:
         self._poller = select.poll()
         self.calls = Calls(self)
         self._preloaded = preloaded
-        self._streams = (
-            output.take_over(preloaded.streams, self) if preloaded else output.install(self)
-        )
+        if preloaded is None:
+            self._streams = output.install(self)
+        else:
+            self._streams = output.take_over(preloaded.streams, self)
+            self.drift.start()
+            self.exports.describe(_Module)  # as most roots are
 
     def begin(self, name, runtime):
         """Be the daemon of this name, before anything else: whatever one process alone may have."""
