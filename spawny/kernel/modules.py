@@ -32,9 +32,10 @@ class Modules:
     def watch(self, directories):
         """Note what is imported from there from now on; never what is installed."""
         self._directories = tuple(_with_separator(each) for each in directories)
-        prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__)}
-        prefixes.update([os.path.realpath(each) for each in prefixes])
-        self._foreign = tuple(_with_separator(each) for each in prefixes)
+        if not self._foreign:  # of this interpreter: a zygote has found them
+            prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__)}
+            prefixes.update([os.path.realpath(each) for each in prefixes])
+            self._foreign = tuple(_with_separator(each) for each in prefixes)
 
     def note_first(self, root):
         """The same once the definition has made this root; where that is a module, from its own

@@ -98,16 +98,20 @@ def _write(address, content):
         os.close(memory)
 
 
-def renew(command):
+def absent():
+    """Paths where imports have looked in vain: there may be directories by the time of a daemon."""
+    return [path for path, finder in sys.path_importer_cache.items() if finder is None]
+
+
+def renew(command, absent):
     """A session, and state of the standard library that is one process's own."""
     os.setsid()
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[:] = command
     for name in ("zygote", "newborn", "preloaded"):
         sys.modules.pop("%s.%s" % (__package__, name), None)
-    # Directories that were not there when something was looked for, and may be now.
-    for path, finder in list(sys.path_importer_cache.items()):
-        if finder is None and os.path.isdir(path):
+    for path in absent:
+        if os.path.isdir(path):
             del sys.path_importer_cache[path]
     for name, renew_module in _MODULES.items():
         module = sys.modules.get(name)

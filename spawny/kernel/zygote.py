@@ -27,7 +27,7 @@ import warnings
 
 from .failures import describe_error
 from .listener import Listener, call_path
-from .newborn import Areas, Environment, renew
+from .newborn import Areas, Environment, absent, renew
 from .preloaded import Preloaded
 
 PROTOCOL = 1
@@ -79,6 +79,7 @@ class Zygote:
         self._stamps = []
         self._whose = {}  # thread, or descriptor -> the module that it came with
         self.preloaded = Preloaded()
+        self._absent = []
         self._made = None
 
     def say(self, kind, **fields):
@@ -130,6 +131,7 @@ class Zygote:
         self.preloaded.complete()
         self._made = make(self.preloaded)
         self._environment.note_changes()
+        self._absent = absent()
         self._stamps = [(path, _stamp(path)) for path in _installed()]
         self._end_with_supervisor(False)
         self._try()
@@ -245,7 +247,7 @@ class Zygote:
         os.close(log_fd)
         self._areas.write(header["command"], header["environ"])
         self._environment.become(header["environ"])
-        renew(header["command"])
+        renew(header["command"], self._absent)
         self.preloaded.modules.count = len(sys.modules)  # without those that are only ours
 
     def _why_stale(self):
