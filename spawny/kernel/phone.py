@@ -20,7 +20,8 @@ from .sessions import Connection, away_from_stdio, is_ours
 # A new supervisor pokes every daemon, so this slow knocking is only the second line.
 LINK_RETRY_SECONDS = 5
 
-READ_BYTES = 1024 * 1024
+# More would be memory that the system maps anew for each ping.
+READ_BYTES = 64 * 1024
 
 
 class Phone:

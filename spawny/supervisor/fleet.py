@@ -26,13 +26,13 @@ ENDED_KEPT = 50
 ANSWERS_KEPT = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PendingListing:
-    """A listing that waits for the pongs of `awaited`, until `deadline`."""
+    """A listing that waits for the pongs of `awaited`, which become fewer, until `deadline`."""
 
     caller: Caller
     name: str | None
-    awaited: frozenset[str]
+    awaited: set[str]
     deadline: float
     is_explained: bool = False  # the answer is an explanation
 

@@ -8,8 +8,6 @@ that is stopped cannot tell.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .. import control
 from . import actions, budget, explaining, limits
 from .events import HealthSampled, LogsSeen, ProcessesSeen
@@ -46,7 +44,7 @@ def request(
         asked = [each for each in fleet.alive() if not each.life.is_quiet]
     else:
         asked = [each for each in fleet.alive() if each.name == name]
-    awaited = frozenset(each.name for each in asked if _ping(fleet, each, now))
+    awaited = {each.name for each in asked if _ping(fleet, each, now)}
     is_new = any(each.life.sample is None for each in fleet.alive())
     is_adopting = any(fleet.records[each].is_being_adopted for each in awaited)
     patience = _ADOPTION_SECONDS if is_adopting else PONG_SECONDS
@@ -159,9 +157,9 @@ def settle(fleet: Fleet, name: str | None, now: float) -> None:
     """Answer the listings that need wait no longer, now that `name` has answered or gone."""
     pending, fleet.listings = fleet.listings, []
     for each in pending:
-        awaited = each.awaited - {name}
-        if awaited and now < each.deadline:
-            fleet.listings.append(replace(each, awaited=awaited))
+        each.awaited.discard(name or "")
+        if each.awaited and now < each.deadline:
+            fleet.listings.append(each)
         elif each.is_explained:
             assert each.name is not None
             explaining.answer(fleet, each.caller, each.name, now)

@@ -67,6 +67,10 @@ def _read_proc(pid: int) -> Process | None:
         line = contents(f"/proc/{pid}/stat")
     except _GONE:
         return None
+    return _parsed(pid, line)
+
+
+def _parsed(pid: int, line: bytes) -> Process:
     # The second field is the command in parentheses, which may itself hold spaces and parentheses.
     state, ppid, group, session, *rest = line[line.rindex(b")") + 2 :].split()
     # One whose main thread alone has ended is a zombie by its state, and lives.
@@ -126,13 +130,13 @@ STATES: dict[bytes | str, ProcessState] = {
 
 def state(identity: Identity) -> ProcessState | None:
     """What that very process does; None where it is gone, or cannot be looked at."""
-    found: bytes | str
     try:
         if _HAS_PROC:
             line = contents(f"/proc/{identity.pid}/stat")
-            found = line[line.rindex(b")") + 2 :][:1]
-        else:
-            found = psutil.Process(identity.pid).status()
+            process = _parsed(identity.pid, line)
+            is_it = process.identity == identity and not process.is_zombie
+            return STATES.get(line[line.rindex(b")") + 2 :][:1], "other") if is_it else None
+        found = psutil.Process(identity.pid).status()
     except (psutil.Error, OSError):
         return None
     return STATES.get(found, "other") if is_alive(identity) else None

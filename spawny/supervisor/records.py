@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import control
 from . import events
@@ -20,6 +20,8 @@ from .values import (
     ProcessState,
     Sample,
 )
+
+Changing = TypeVar("Changing", bound="Life | Record")
 
 
 class Stage(IntEnum):
@@ -105,7 +107,17 @@ class LongCall:
         return replace(self, **changes)
 
 
-@dataclass(frozen=True, slots=True)
+def _changed(record: Changing, changes: dict[str, Any]) -> Changing:
+    """As `dataclasses.replace`, in a tenth of its time: each event changes these several times."""
+    copy = object.__new__(type(record))
+    fields = copy.__dict__
+    fields.update(record.__dict__)
+    assert changes.keys() <= fields.keys(), changes
+    fields.update(changes)
+    return copy
+
+
+@dataclass(frozen=True)
 class Life:
     """What is true of one process of a daemon and starts afresh with the next.
 
@@ -148,7 +160,7 @@ class Life:
     asked_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """One daemon. `deadline` is when its state gives up waiting for what it awaits."""
 
@@ -188,11 +200,11 @@ class Record:
 
     def moved(self, happened: Input, **changes: Any) -> Record:
         """This record after `happened`, with further changes."""
-        return replace(self, state=advance(self.state, happened), **changes)
+        return _changed(self, {"state": advance(self.state, happened), **changes})
 
     def changed(self, **changes: Any) -> Record:
-        return replace(self, **changes)
+        return _changed(self, changes)
 
     def lived(self, **changes: Any) -> Record:
         """This record with changes to its life."""
-        return replace(self, life=replace(self.life, **changes))
+        return _changed(self, {"life": _changed(self.life, changes)})
