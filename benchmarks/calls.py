@@ -3,102 +3,116 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 
+import libraries
+import original
 import peers
 import placement
 from harness import Figure, Section, interleave, median_ratio, percentile, private_home
-from peers import Peer
+from peers import CALLS_PER_ROUND, SECONDS_PER_ROUND, Peer
 from placement import Pin
 
-FLOOR = "bare blocking unix socket + pickle"
+FLOOR = "bare unix socket + pickle, blocking"
+LOOKING = "the same, and both ends spin before they block"
 FUNCTION = "spawny, function: f = m.noop; f()"
 METHOD = "spawny, method: p.noop()"
 MANAGER = "multiprocessing.managers"
-RPYC = "rpyc, unix socket"
+EXECUTOR = "ProcessPoolExecutor"
+RPYC = "rpyc"
 
-PEERS = {
+SPAWNY_TAKES = "spawny takes"
+
+# Of these, calls are measured in each placement.
+PLACED: dict[str, Callable[[], AbstractContextManager[Peer | None]]] = {
     FLOOR: peers.bare_socket,
+    LOOKING: peers.looking_socket,
     FUNCTION: peers.spawny_function,
     METHOD: peers.spawny_method,
     "multiprocessing.Pipe, echo": peers.pipe,
     MANAGER: peers.manager,
-    RPYC: peers.rpyc_server,
 }
 
 # What spawny's calls are to take at most, as a share of a peer's.
 GOALS = {FLOOR: 0.6, MANAGER: 0.35, RPYC: 0.15}
 
-# Long enough that a round's median is steady, short enough that a round sees one load.
-CALLS_PER_ROUND = 1000
-
 METHOD_TEXT = (
-    f"Round trips of {CALLS_PER_ROUND} calls at a time, each peer in each of {{rounds}} rounds. A"
-    " round gives a median (p50) and a p99; shown are the medians of those over all rounds. A ratio"
-    " is the median of the ratios within each round."
+    f"Round trips, each peer in each of {{rounds}} rounds of {CALLS_PER_ROUND} calls or"
+    f" {SECONDS_PER_ROUND} s. A round gives a median (p50) and a p99; shown are the medians of those"
+    " over all rounds. What spawny takes is the median of the ratios within each round, of a method's"
+    " or a function's call, whichever takes longer."
 )
 
 Key = tuple[str, str]
 
 
-def measure(rounds: int) -> list[Section]:
+def measure(rounds: int, *, has_libraries: bool = True) -> list[Section]:
     """Medians and p99 of all, and spawny's ratios to them; a section for each placement."""
-    names = [name for name in PEERS if name != RPYC or find_spec("rpyc")]
     places = placement.placements()
-    slowest: dict[Key, list[float]] = {(place, name): [] for place in places for name in names}
     with private_home(), ExitStack() as stack:
-        running = {name: stack.enter_context(PEERS[name]()) for name in names}
+        running = _start(stack, PLACED)
+        everywhere = list(running)
+        if has_libraries:
+            running |= _start(stack, libraries.available())
+            everywhere += [RPYC] if RPYC in running else []
+            running |= _start(stack, {EXECUTOR: peers.executor, original.TITLE: original.calls})
         stack.callback(placement.release)
-        candidates = {
-            (place, name): _round(running[name], places[place], slowest[place, name])
-            for place, name in slowest
-        }
-        medians = interleave(candidates, rounds)
+        keys = [
+            (place, name)
+            for place in places
+            for name in (running if place == placement.FREE else everywhere)
+        ]
+        slowest: dict[Key, list[float]] = {key: [] for key in keys}
+        medians = interleave(
+            {
+                (place, name): _round(running[name], places[place], slowest[place, name])
+                for place, name in keys
+            },
+            rounds,
+        )
     return [
         Section(
             f"A call that does nothing, {place}",
             METHOD_TEXT.format(rounds=rounds),
-            (
-                *(_time(name, medians[place, name], slowest[place, name]) for name in names),
-                *_ratios({name: medians[place, name] for name in names}),
+            tuple(
+                figure
+                for key in keys
+                if key[0] == place
+                for figure in _figures(key, medians, slowest[key])
             ),
         )
         for place in places
     ]
 
 
+def _start(
+    stack: ExitStack, peers: Mapping[str, Callable[[], AbstractContextManager[Peer | None]]]
+) -> dict[str, Peer]:
+    """Those who are to be had."""
+    started = {name: stack.enter_context(peer()) for name, peer in peers.items()}
+    return {name: peer for name, peer in started.items() if peer is not None}
+
+
 def _round(peer: Peer, pin: Pin, slowest: list[float]) -> Callable[[], float]:
     """A round's median in microseconds; its p99 goes into `slowest`."""
-    clock, noop = time.perf_counter_ns, peer.noop
 
     def run() -> float:
         pin(peer.pid)
-        for _ in range(CALLS_PER_ROUND // 10):  # both processes have slept since their last round
-            noop()
-        times = []
-        for _ in range(CALLS_PER_ROUND):
-            began = clock()
-            noop()
-            times.append(clock() - began)
+        times = peer.round()
         slowest.append(percentile(times, 99) / 1000)
         return statistics.median(times) / 1000
 
     return run
 
 
-def _time(name: str, medians: list[float], slowest: list[float]) -> Figure:
-    note = f"p99 {statistics.median(slowest):.1f} µs"
-    return Figure(name, statistics.median(medians), "µs", note=note)
-
-
-def _ratios(medians: dict[str, list[float]]) -> list[Figure]:
-    return [
-        Figure(f"{ours.partition(':')[0]} / {name}", ratio, "x", limit=GOALS.get(name))
-        for ours in (FUNCTION, METHOD)
-        for name in medians
-        if name not in (FUNCTION, METHOD)
-        for ratio in [median_ratio(medians[ours], medians[name])]
+def _figures(key: Key, medians: Mapping[Key, list[float]], slowest: list[float]) -> list[Figure]:
+    place, name = key
+    found = [
+        Figure(name, statistics.median(medians[key]), "µs", column="p50"),
+        Figure(name, statistics.median(slowest), "µs", column="p99"),
     ]
+    if name not in (FUNCTION, METHOD):
+        ratio = max(median_ratio(medians[place, ours], medians[key]) for ours in (FUNCTION, METHOD))
+        found.append(Figure(name, ratio, "x", limit=GOALS.get(name), column=SPAWNY_TAKES))
+    return found

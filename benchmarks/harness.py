@@ -31,18 +31,26 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number. `limit` is the goal, an upper bound; None where there is none."""
+    """One measured number. It may have a goal: `limit` is an upper bound, `least` a lower one.
+
+    Figures with a `column` make a table, in which `what` is the row.
+    """
 
     what: str
     value: float
     unit: str
     limit: float | None = None
     note: str = ""
+    least: float | None = None
+    column: str = ""
 
     @property
     def is_met(self) -> bool | None:
         """None without a goal."""
-        return None if self.limit is None else self.value <= self.limit
+        if self.limit is None and self.least is None:
+            return None
+        is_too_much = self.limit is not None and self.value > self.limit
+        return not is_too_much and (self.least is None or self.value >= self.least)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The same no-op, called in another process by each of the ways there are.
 
-Every peer is a context manager that gives a function to call. Its other end is a fresh process
-under the same interpreter (spawned, not forked, so that none inherits anything of another's).
+Every peer is a context manager that gives a function which makes calls. Its other end is a fresh
+process under the same interpreter (spawned, not forked, so that none inherits anything of
+another's). What has to be installed first is in libraries.py.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import multiprocessing
 import os
 import pickle
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -22,16 +23,43 @@ from typing import Any
 SPAWN = multiprocessing.get_context("spawn")
 
 
+# So many calls make a round, or as many as fit into this time: enough for a steady median, and short
+# enough that a round sees one load.
+CALLS_PER_ROUND = 1000
+SECONDS_PER_ROUND = 0.1
+
+
 @dataclass(frozen=True)
 class Peer:
-    """A function to call, and the process that answers."""
+    """Makes a round of calls and tells the nanoseconds of each; and the process that answers."""
 
-    noop: Callable[[], object]
+    round: Callable[[], list[int]]
     pid: int
 
 
-# An rpyc server that cannot be reached within this time did not start.
-RPYC_SECONDS = 20.0
+def timed(noop: Callable[[], object]) -> Callable[[], list[int]]:
+    """What makes a round of calls of this, and tells what each took."""
+    clock = time.perf_counter_ns
+
+    def run() -> list[int]:
+        for _ in range(10):  # both processes have slept since their last round
+            noop()
+        found = []
+        end = clock() + int(SECONDS_PER_ROUND * 1e9)
+        for _ in range(CALLS_PER_ROUND):
+            began = clock()
+            noop()
+            ended = clock()
+            found.append(ended - began)
+            if ended > end:
+                break
+        return found
+
+    return run
+
+
+def nothing() -> None:
+    """For those that send functions."""
 
 
 class Nothing:
@@ -79,8 +107,47 @@ def bare_socket() -> Iterator[Peer]:
 
     with process(_serve_socket, theirs) as server:
         theirs.close()
-        yield Peer(noop, server.pid)
+        yield Peer(timed(noop), server.pid)
         ours.close()
+
+
+# --- and what looking before it sleeps gives, at both ends: as often as spawny's do ----------------
+
+TRIES = 20
+
+
+def _look(sock: socket.socket) -> bytes:
+    """What comes; without sleeping if it comes at once."""
+    for _ in range(TRIES):
+        try:
+            return sock.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            os.sched_yield()
+    return sock.recv(65536)
+
+
+def _serve_looking(sock: socket.socket) -> None:
+    served = Nothing()
+    while data := _look(sock):
+        name, args, kwargs = pickle.loads(data)
+        sock.sendall(pickle.dumps(getattr(served, name)(*args, **kwargs), pickle.HIGHEST_PROTOCOL))
+
+
+@contextmanager
+def looking_socket() -> Iterator[Peer]:
+    ours, theirs = socket.socketpair()
+
+    def noop() -> object:
+        ours.sendall(pickle.dumps(("noop", (), {}), pickle.HIGHEST_PROTOCOL))
+        return pickle.loads(_look(ours))
+
+    with process(_serve_looking, theirs) as server:
+        theirs.close()
+        yield Peer(timed(noop), server.pid)
+        ours.close()
+
+
+# --- the standard library's ways ------------------------------------------------------------------
 
 
 def _serve_pipe(connection: Connection) -> None:
@@ -101,7 +168,7 @@ def pipe() -> Iterator[Peer]:
 
     with process(_serve_pipe, theirs) as server:
         theirs.close()
-        yield Peer(noop, server.pid)
+        yield Peer(timed(noop), server.pid)
         ours.close()
 
 
@@ -115,53 +182,15 @@ _NothingManager.register("Nothing", Nothing)
 @contextmanager
 def manager() -> Iterator[Peer]:
     with _NothingManager(ctx=SPAWN) as running:
-        nothing = running.Nothing()  # type: ignore[attr-defined]
-        yield Peer(nothing.noop, nothing.pid())
-
-
-def _serve_rpyc(path: str) -> None:
-    import rpyc
-    from rpyc.utils.server import ThreadedServer
-
-    class Service(rpyc.Service):  # type: ignore[misc]
-        def exposed_noop(self) -> None:
-            """Return at once."""
-
-    ThreadedServer(Service, socket_path=path).start()
+        served = running.Nothing()  # type: ignore[attr-defined]
+        yield Peer(timed(served.noop), served.pid())
 
 
 @contextmanager
-def rpyc_connection(serve: Callable[[str], None], **options: Any) -> Iterator[tuple[Any, int]]:
-    """A connection to a server of rpyc's that `serve(path)` runs, and its process."""
-    with (
-        tempfile.TemporaryDirectory(prefix="sp-rpyc-") as folder,
-        process(serve, os.path.join(folder, "socket")) as server,
-    ):
-        connection = _connect_rpyc(os.path.join(folder, "socket"), options)
-        yield connection, server.pid
-        connection.close()
-        server.terminate()
-
-
-@contextmanager
-def rpyc_server() -> Iterator[Peer]:
-    with rpyc_connection(_serve_rpyc) as (connection, pid):
-        # Fetched once, as kindly as spawny's own function.
-        yield Peer(connection.root.noop, pid)
-
-
-def _connect_rpyc(path: str, options: dict[str, Any]) -> Any:
-    from rpyc.utils.factory import unix_connect
-
-    # It binds, then listens, and tells nobody.
-    deadline = time.monotonic() + RPYC_SECONDS
-    while True:
-        try:
-            return unix_connect(path, **options)
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
+def executor() -> Iterator[Peer]:
+    with ProcessPoolExecutor(1, SPAWN) as pool:
+        pid = pool.submit(os.getpid).result()
+        yield Peer(timed(lambda: pool.submit(nothing).result()), pid)
 
 
 # --- spawny, within a private home ----------------------------------------------------------------
@@ -183,7 +212,7 @@ def spawny_function() -> Iterator[Peer]:
     import spawny
 
     module = spawny.run_script(_SCRIPT)
-    yield Peer(module.noop, spawny.daemon(module).pid)
+    yield Peer(timed(module.noop), spawny.daemon(module).pid)
     module.terminate_daemon()
 
 
@@ -191,7 +220,7 @@ def spawny_function() -> Iterator[Peer]:
 def spawny_method() -> Iterator[Peer]:
     import spawny
 
-    nothing = spawny.run_script(_SCRIPT).nothing
+    served = spawny.run_script(_SCRIPT).nothing
     # Looked up for each call, as programs do.
-    yield Peer(lambda: nothing.noop(), spawny.daemon(nothing).pid)
-    nothing.terminate_daemon()
+    yield Peer(timed(lambda: served.noop()), spawny.daemon(served).pid)
+    served.terminate_daemon()

@@ -1,7 +1,8 @@
 """Measure spawny beside its peers: `make bench`, or with --quick as a guard for CI.
 
-The full run takes some minutes and writes docs/benchmarks.md and benchmarks/results.json. The quick
-one takes less than one and fails when calls have become slow against their floor.
+The full run takes some ten minutes and writes docs/benchmarks.md and benchmarks/results.json; with
+the names of benchmarks only these run, and nothing is written. The quick one (`make guard`) takes
+less than one, and fails when spawny has become slow against its floor.
 """
 
 from __future__ import annotations
@@ -11,81 +12,113 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import arrays
-import calls
-import deaths
-import footprint
 import harness
-import placement
 import report
-import scripts
-import shapes
-import warm
 from harness import Section
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# A regression that matters (a lost spin, a second round trip, a thread hand-over) at least doubles
-# a call. With a core for each end spawny takes a third of the floor, on a shared one half as much
-# again: both leave much room for a busy machine.
-QUICK_LIMITS = {placement.OWN_CORES: 1.5, placement.ONE_CORE: 2.5}
-
 
 def main() -> int:
-    """Run; 1 when the quick run finds calls too slow. Missed goals of a full run are only told."""
+    """Run; 1 when the quick run finds spawny too slow. Missed goals of a full run are only told."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute; writes nothing")
-    quick = parser.parse_args().quick
+    parser.add_argument("only", nargs="*", help=f"of {', '.join(BENCHMARKS)}; writes nothing")
+    options = parser.parse_args()
     # Some containers set it; every import would then compile what it imports, in every process.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     logging.getLogger("spawny").setLevel(logging.WARNING)
-    return run_quick() if quick else run_full()
+    if options.quick:
+        import guard
+
+        return guard.main()
+    for unknown in set(options.only) - set(BENCHMARKS):
+        parser.error(f"{unknown} is none of {', '.join(BENCHMARKS)}")
+    return run(options.only)
 
 
-def run_full() -> int:
+def run(only: list[str]) -> int:
     machine = harness.machine()
-    loads = [harness.load()]
-    sections = []
-    for section in _measured():
-        print(report.as_text(section), end="\n\n", flush=True)
-        sections.append(section)
-        loads.append(harness.load())
+    began, loads, sections = time.monotonic(), [harness.load()], []
+    for name in only or BENCHMARKS:
+        for section in BENCHMARKS[name]():
+            print(report.as_text(section), end="\n\n", flush=True)
+            sections.append(section)
+            loads.append(harness.load())
+        print(f"[{name}: after {time.monotonic() - began:.0f} s]", end="\n\n", flush=True)
     machine["load"] = f"{loads[0]:.1f} before, {min(loads[1:]):.1f} to {max(loads[1:]):.1f} during"
-    for path in report.write(sections, machine, REPOSITORY):
-        print(f"wrote {path.relative_to(REPOSITORY)}")
+    if not only:
+        for path in report.write(sections, machine, REPOSITORY):
+            print(f"wrote {path.relative_to(REPOSITORY)}")
     return 0
 
 
-def _measured() -> Iterator[Section]:
-    yield from calls.measure(rounds=30)
-    yield shapes.measure(rounds=15)
-    yield from arrays.measure()
+# Each is imported when it is its turn: what it needs is not in the processes of those before.
+
+
+def _calls() -> Iterable[Section]:
+    import calls
+
+    return calls.measure(rounds=30)
+
+
+def _throughput() -> Iterable[Section]:
+    import throughput
+
+    return [throughput.measure(rounds=5)]
+
+
+def _shapes() -> Iterable[Section]:
+    import shapes
+
+    return [shapes.measure(rounds=15)]
+
+
+def _arrays() -> Iterable[Section]:
+    import arrays
+
+    return arrays.measure()
+
+
+def _scripts() -> Iterable[Section]:
+    import imports
+    import scripts
+
     yield scripts.measure(rounds=30)
-    yield warm.measure(rounds=30)
-    yield footprint.measure(seconds=30)
-    yield deaths.measure(rounds=15)
+    yield imports.measure(rounds=15)
 
 
-def run_quick() -> int:
-    began = time.monotonic()
-    by_call = calls.measure(rounds=7)
-    for section in (*by_call, scripts.measure(rounds=5)):
-        print(report.as_text(section), end="\n\n")
-    slow = [
-        f"{each.what} is {each.value:.2f} with {place}, over {limit}"
-        for place, limit in QUICK_LIMITS.items()
-        for section in by_call
-        if section.title.endswith(place)
-        for each in section.figures
-        if each.unit == "x" and each.what.endswith(calls.FLOOR) and each.value > limit
-    ]
-    for each in slow:
-        print(f"TOO SLOW: {each}", file=sys.stderr)
-    print(f"{'failed' if slow else 'fine'}, after {time.monotonic() - began:.0f} s")
-    return 1 if slow else 0
+def _warm() -> Iterable[Section]:
+    import warm
+
+    return [warm.measure(rounds=30)]
+
+
+def _footprint() -> Iterable[Section]:
+    import footprint
+
+    return [footprint.measure(seconds=30)]
+
+
+def _deaths() -> Iterable[Section]:
+    import deaths
+
+    return [deaths.measure(rounds=15)]
+
+
+BENCHMARKS: dict[str, Callable[[], Iterable[Section]]] = {
+    "calls": _calls,
+    "throughput": _throughput,
+    "shapes": _shapes,
+    "arrays": _arrays,
+    "scripts": _scripts,
+    "warm": _warm,
+    "footprint": _footprint,
+    "deaths": _deaths,
+}
 
 
 if __name__ == "__main__":
