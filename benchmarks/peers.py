@@ -172,16 +172,16 @@ def pipe() -> Iterator[Peer]:
         ours.close()
 
 
-class _NothingManager(BaseManager):
-    pass
+class NothingManager(BaseManager):
+    """What is served, by the standard library's own server."""
 
 
-_NothingManager.register("Nothing", Nothing)
+NothingManager.register("Nothing", Nothing)
 
 
 @contextmanager
 def manager() -> Iterator[Peer]:
-    with _NothingManager(ctx=SPAWN) as running:
+    with NothingManager(ctx=SPAWN) as running:
         served = running.Nothing()  # type: ignore[attr-defined]
         yield Peer(timed(served.noop), served.pid())
 

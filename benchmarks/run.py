@@ -68,7 +68,7 @@ def _calls() -> Iterable[Section]:
 def _throughput() -> Iterable[Section]:
     import throughput
 
-    return [throughput.measure(rounds=5)]
+    return [throughput.measure(rounds=3)]
 
 
 def _shapes() -> Iterable[Section]:
