@@ -160,7 +160,9 @@ def _spawny(names: Sequence[str]) -> Iterator[list[Noop]]:
 
 
 def _serve_managers(stack: ExitStack, count: int) -> list[Any]:
-    return [stack.enter_context(peers.NothingManager(ctx=peers.SPAWN)).address for _ in range(count)]
+    return [
+        stack.enter_context(peers.NothingManager(ctx=peers.SPAWN)).address for _ in range(count)
+    ]
 
 
 @contextmanager

@@ -88,9 +88,7 @@ def _is_ours(name: str) -> bool:
     return name.partition(".")[0] == "spawny"
 
 
-def _round(
-    path: str, found: list[dict[str, float]], bare: dict[str, float]
-) -> Callable[[], float]:
+def _round(path: str, found: list[dict[str, float]], bare: dict[str, float]) -> Callable[[], float]:
     def run() -> float:
         times = self_milliseconds(PATHS[path])
         found.append({name: took for name, took in times.items() if name not in bare})

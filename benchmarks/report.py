@@ -36,7 +36,11 @@ def as_text(section: Section) -> str:
         for row in cells:
             first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
             lines.append(f"  {first.strip():<{widths[0]}}  {'  '.join(others)}".rstrip())
-    lines += [f"  goal: {', '.join(filter(None, row))}" for _, *row in _goals([section]) if _is_tabled(section)]
+    lines += [
+        f"  goal: {', '.join(filter(None, row))}"
+        for _, *row in _goals([section])
+        if _is_tabled(section)
+    ]
     return "\n".join(lines)
 
 

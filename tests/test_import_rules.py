@@ -193,30 +193,6 @@ def test_the_supervisor_never_unpickles() -> None:
     assert not wrong, report(wrong)
 
 
-HEAVY = {"zmq", "asyncio", "logging", "multiprocessing", "cloudpickle", "psutil"}
-
-
-def test_import_spawny_is_light() -> None:
-    """A warm script pays for what it uses: `import spawny` loads none of the heavy modules."""
-    show = "import sys; before = set(sys.modules); import spawny; print(*set(sys.modules) - before)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", show], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert "spawny" in loaded
-    assert sorted(HEAVY.intersection(loaded)) == []
-
-
-def test_a_version_is_understood_without_looking_for_one() -> None:
-    """A script that attaches by a version loads nothing of what finds interpreters."""
-    show = "import sys, spawny.interpreters.spec; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", show], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout.split()
-    ours = {each for each in loaded if each.startswith("spawny")}
-    assert ours == {"spawny", "spawny.interpreters", "spawny.interpreters.spec"}
-    assert "subprocess" not in loaded
-
-
 COMPILE = """
 import sys
 for path in sys.argv[1:]:
