@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -80,21 +81,27 @@ def _one_by_one(noops: Sequence[Noop]) -> None:
 def _in_batches(noops: Sequence[Noop]) -> None:
     import spawny
 
-    for each in set(noops):  # a batch is for one daemon
+    for each, times in _each(noops):  # a batch is for one daemon
         with spawny.batch() as batch:
-            for noop in noops:
-                if noop is each:
-                    batch.call(noop)
+            for _ in range(times):
+                batch.call(each)
 
 
 def _one_way(noops: Sequence[Noop]) -> None:
     import spawny
 
-    oneways = {id(each): spawny.oneway(each) for each in set(noops)}
-    for noop in noops:
-        oneways[id(noop)]()
-    for each in set(noops):
-        each()  # all have begun before this one is answered
+    for each, times in _each(noops):
+        oneway = spawny.oneway(each)
+        for _ in range(times):
+            oneway()
+    for each, _ in _each(noops):
+        each()  # all have been carried out before this one is
+
+
+def _each(noops: Sequence[Noop]) -> list[tuple[Noop, int]]:
+    """Those of different daemons, and how often; equal proxies would be a question to a daemon."""
+    numbers = Counter(map(id, noops))
+    return [(each, numbers[id(each)]) for each in {id(each): each for each in noops}.values()]
 
 
 def _submitted(noops: Sequence[Noop]) -> None:

@@ -39,9 +39,9 @@ GOALS = {FLOOR: 0.6, MANAGER: 0.35, RPYC: 0.15}
 
 METHOD_TEXT = (
     f"Round trips, each peer in each of {{rounds}} rounds of {CALLS_PER_ROUND} calls or"
-    f" {SECONDS_PER_ROUND} s. A round gives a median (p50) and a p99; shown are the medians of those"
-    " over all rounds. What spawny takes is the median of the ratios within each round, of a method's"
-    " or a function's call, whichever takes longer."
+    f" {SECONDS_PER_ROUND} s. A round gives a median (p50) and a p99; shown are the medians of"
+    " those over all rounds. What spawny takes is the median of the ratios within each round, of a"
+    " method's or a function's call, whichever takes longer."
 )
 
 Key = tuple[str, str]

@@ -23,8 +23,8 @@ from typing import Any
 SPAWN = multiprocessing.get_context("spawn")
 
 
-# So many calls make a round, or as many as fit into this time: enough for a steady median, and short
-# enough that a round sees one load.
+# So many calls make a round, or as many as fit into this time: enough for a steady median, and
+# short enough that a round sees one load.
 CALLS_PER_ROUND = 1000
 SECONDS_PER_ROUND = 0.1
 
@@ -111,7 +111,7 @@ def bare_socket() -> Iterator[Peer]:
         ours.close()
 
 
-# --- and what looking before it sleeps gives, at both ends: as often as spawny's do ----------------
+# --- and what it gives to look before one sleeps, at both ends, as often as spawny does ----------
 
 TRIES = 20
 

@@ -24,7 +24,7 @@ placement.
 """
 
 # Of a column whose cell is nobody's.
-NONE = "–"
+NONE = "-"
 
 
 def as_text(section: Section) -> str:

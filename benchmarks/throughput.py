@@ -13,7 +13,7 @@ import callers
 from harness import Figure, Section, interleave, median_ratio, private_home
 
 COUNTS = (1, 2, 8)
-SECONDS = 0.3
+SECONDS = 0.2
 
 ONE_BY_ONE, BATCHES = "spawny, one by one", "spawny, in batches"
 BESIDE = ("multiprocessing.managers", "rpyc, one by one")
@@ -24,7 +24,7 @@ ALONE, CROWD = (1, 1), (8, 8)
 
 METHOD = (
     "Calls a second that do nothing, of all clients together, as the scheduler likes. Clients are"
-    " processes; each has a daemon of its own, shares one with others, or takes turns among several."
+    " processes; each has a daemon of its own, shares one, or takes turns among several."
     f" What is in batches, submitted or gathered by asyncio is {callers.MANY} calls at a time, each"
     f" with its Future; of rpyc's asynchronous calls {callers.FEW}, since with hundreds both"
     " ends wait for each other. One-way calls are followed by one that is answered. The median of"
