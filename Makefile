@@ -2,7 +2,7 @@
 # Python >= 3.11. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test soak chaos fuzz coverage readme demo lint format types docs bench endurance transparency libraries clean
+.PHONY: help venv test soak chaos fuzz coverage readme demo lint format types docs bench guard endurance transparency libraries clean
 
 PYTHON ?=
 PYTEST_ARGS ?=
@@ -129,6 +129,9 @@ docs: .venv/.docs  ## build docs/_build/html; a warning or a broken internal lin
 
 bench: .venv-bench/.installed  ## the benchmarks, beside their peers
 	.venv-bench/bin/python benchmarks/run.py
+
+guard: .venv/.dev  ## a minute's look whether spawny has become slow
+	$(BIN)/python benchmarks/run.py --quick
 
 KILLS ?= 200
 CYCLES ?= 10000

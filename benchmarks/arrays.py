@@ -12,6 +12,7 @@ from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
+import libraries
 import numpy as np
 import peers
 from harness import Figure, Section, interleave, median_ratio, private_home
@@ -23,8 +24,8 @@ SIZES = (
     ("1 KB", 1000, 200, 21),
     ("64 KB", 64_000, 200, 21),
     ("1 MB", MB, 50, 21),
-    ("100 MB", 100 * MB, 2, 11),
-    ("100 MB in 50 arrays", 100 * MB, 2, 11),
+    ("100 MB", 100 * MB, 2, 7),
+    ("100 MB in 50 arrays", 100 * MB, 2, 7),
     ("1 GB", GB, 1, 3),
 )
 ARRAYS_OF_DICT = 50
@@ -37,8 +38,8 @@ MEMCPY, PIPE, SHARED, RPYC, RAY, SPAWNY = (
     "Ray",
     "spawny",
 )
-# What takes a second for 100 MB is not asked for ten times that.
-SLOW = {(RPYC, "1 GB")}
+# What takes a second for 100 MB is not asked for more of it.
+SLOW = {(RPYC, "1 GB"), (RPYC, "100 MB in 50 arrays"), (PIPE, "1 GB")}
 
 METHOD_TEXT = (
     "Time of one call with an array as its argument, or as its result, in steady state: the median"
@@ -78,7 +79,7 @@ def _section(
     scale: float,
 ) -> Section:
     figures = []
-    for what, _, calls, rounds in chosen:
+    for what, size, calls, rounds in chosen:
         candidates = {
             name: _round(end[direction], what if direction else arrays[what], calls)
             for name, end in ends.items()
@@ -87,13 +88,22 @@ def _section(
         for run in candidates.values():
             run()  # the first makes the segments, or whatever there is to be made
         times = interleave(candidates, max(3, int(rounds * scale)))
+        unit, share = ("ms", 1000) if size > MB else ("µs", 1)
         figures += [
-            Figure(f"{what}, {name}", statistics.median(each), "µs") for name, each in times.items()
+            Figure(name, statistics.median(each) / share, unit, column=what)
+            for name, each in times.items()
         ]
-        for peer in (MEMCPY, PIPE):
-            ratio = median_ratio(times[SPAWNY], times[peer])
-            limit = _GOALS.get((what, title, peer))
-            figures.append(Figure(f"{what}, spawny / {peer}", ratio, "x", limit))
+        figures += [
+            Figure(
+                f"{SPAWNY} / {peer}",
+                median_ratio(times[SPAWNY], times[peer]),
+                "x",
+                limit=_GOALS.get((what, title, peer)),
+                column=what,
+            )
+            for peer in (MEMCPY, PIPE)
+            if peer in times
+        ]
     return Section(f"Arrays: {title}", METHOD_TEXT, tuple(figures))
 
 
@@ -280,7 +290,7 @@ def _rpyc(arrays: Mapping[str, Any]) -> Iterator[Ends]:
     from rpyc.core.service import ClassicService
     from rpyc.utils import classic
 
-    with peers.rpyc_connection(_serve_rpyc, service=ClassicService) as (connection, _):
+    with libraries.rpyc_connection(_serve_rpyc, service=ClassicService) as (connection, _):
         connection.execute("import sys; sys.path[:0] = " + repr([str(_FOLDER)]))
         connection.execute("import arrays\nresults = {}")
         for what, size, _, _ in SIZES:
@@ -296,19 +306,12 @@ def _rpyc(arrays: Mapping[str, Any]) -> Iterator[Ends]:
 
 @contextmanager
 def _ray(arrays: Mapping[str, Any]) -> Iterator[Ends]:
-    import logging
-
-    import ray
-
     # Sixteen results of 100 MB fit, and one of 1 GB.
-    ray.init(
-        num_cpus=2,
-        object_store_memory=4 * GB,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with libraries.ray_runs(4 * GB) as ray:
+        yield _ray_ends(ray, arrays)
 
+
+def _ray_ends(ray: Any, arrays: Mapping[str, Any]) -> Ends:
     @ray.remote
     class Other:
         def __init__(self, sizes: Any) -> None:
@@ -322,11 +325,10 @@ def _ray(arrays: Mapping[str, Any]) -> Iterator[Ends]:
 
     other = Other.remote([(what, size) for what, size, _, _ in SIZES if what in arrays])
     ray.get(other.read.remote(np.ones(1)))
-    yield (
+    return (
         lambda value: ray.get(other.read.remote(value)),
         lambda what: ray.get(other.get.remote(what)),
     )
-    ray.shutdown()
 
 
 _PEERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 
-from footprint import MIB, SETTLE_SECONDS, memory_bytes, usage
+from footprint import MIB, SETTLE_SECONDS, memory_bytes, start_daemons, usage
 from harness import Figure, Section, percentile, private_home, python, run_milliseconds
 
 import spawny
@@ -18,17 +16,12 @@ RSS_GOAL_MIB = 60.0
 # Asked more often, a listing saves itself the look at every process; a person does not.
 PAUSE_SECONDS = 1.1
 
-# As many clients start them as there are cores: interpreters starting are what it takes.
-STARTERS = os.cpu_count() or 1
-
 
 def measure(daemons: int, *, listings: int, seconds: float) -> Section:
     """Milliseconds of a listing; CPU of the supervisor while nobody asks, and its memory."""
     with private_home():
         began = time.monotonic()
-        with ThreadPoolExecutor(STARTERS) as pool:
-            names = [f"one-{number}" for number in range(daemons)]
-            list(pool.map(lambda name: spawny.run_script("state = {}", name=name) and None, names))
+        start_daemons(f"one-{number}" for number in range(daemons))
         started = time.monotonic() - began
         supervisor = spawny.connect()
         pid = supervisor.version().pid

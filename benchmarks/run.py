@@ -100,7 +100,7 @@ def _warm() -> Iterable[Section]:
 def _footprint() -> Iterable[Section]:
     import footprint
 
-    return [footprint.measure(seconds=30)]
+    return [footprint.measure(seconds=20)]
 
 
 def _deaths() -> Iterable[Section]:

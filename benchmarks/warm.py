@@ -6,19 +6,17 @@ import importlib.util
 import os
 import statistics
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import original
 from harness import (
     Figure,
     Section,
     interleave,
-    median_difference,
     private_home,
     python,
     run_milliseconds,
@@ -32,8 +30,16 @@ DAEMONS_PER_SECOND_GOAL = 200.0
 PSS_GOAL_MB = 4.0
 
 SCRIPT = "def answer():\n    return 42"
-ORIGINAL = "spawny==2.1.4"
-ATTACH = "import spawny; spawny.attach('served').answer()"
+
+COMMAND, FORKED = "python -c", "spawny, forked"
+# What is imported before the first answer.
+NOTHING = "nothing imported"
+
+METHOD = (
+    "From the request to the first answer: of daemons, in a client that runs, executed or forked"
+    " from a zygote that is warm; of `python -c`, from start to end. Columns are what is imported"
+    " before, in the zygote or in the process. Medians of {rounds} rounds."
+)
 
 # In a row, by so many threads of one client.
 CROWD = 200
@@ -45,30 +51,23 @@ PATIENCE_SECONDS = 60.0
 def measure(rounds: int) -> Section:
     """Milliseconds until a new process answers, daemons a second, and memory of an idle one."""
     with ExitStack() as stack:
-        ways: dict[str, Callable[[], float]] = {
-            "python -c pass": lambda: run_milliseconds(python("-c", "pass")),
-        }
-        for module in _installed("numpy", "pandas"):
-            command = python("-c", f"import {module}")
-            ways[f"python -c 'import {module}'"] = lambda command=command: run_milliseconds(command)
+        ways: dict[tuple[str, str], Callable[[], float]] = {}
         cold = stack.enter_context(_home("[zygotes]\nenabled = false\n"))
         warm = stack.enter_context(_home(""))
-        ways["spawny, executed"] = lambda: _start(cold)
-        ways["spawny, forked"] = lambda: _start(warm)
-        for module in _installed("numpy", "pandas"):
-            ways[f"spawny, executed, preload={module}"] = lambda m=module: _start(cold, m)
-            ways[f"spawny, forked, preload={module}"] = lambda m=module: _start(warm, m)
-        with _using(warm):
-            served = spawny.run_script(SCRIPT, name="served")
-        ways["fresh script that attaches"] = lambda: _attach(warm)
-        for way, label in (
-            ("forkserver", "multiprocessing, forkserver with numpy preloaded"),
-            ("loky", "loky, a worker"),
-            ("original", f"the original {ORIGINAL}"),
+        for preload in (NOTHING, *_installed("numpy", "pandas")):
+            modules = () if preload == NOTHING else (preload,)
+            command = python("-c", f"import {preload}" if modules else "pass")
+            ways[COMMAND, preload] = lambda c=command: run_milliseconds(c)
+            ways["spawny, executed", preload] = lambda m=modules: _start(cold, *m)
+            ways[FORKED, preload] = lambda m=modules: _start(warm, *m)
+        for way, label, preload in (
+            ("forkserver", "multiprocessing, forkserver", "numpy"),
+            ("loky", "loky, a worker", NOTHING),
+            ("original", original.TITLE, NOTHING),
         ):
             starter = stack.enter_context(_starter(way))
             if starter is not None:
-                ways[label] = starter
+                ways[label, preload] = starter
         for way in ways.values():
             for _ in range(3):  # zygotes are started, files cached
                 way()
@@ -76,33 +75,27 @@ def measure(rounds: int) -> Section:
         with _using(warm):
             per_second = max(_daemons_a_second() for _ in range(3))
             memory = _idle_megabytes()
-            served.terminate_daemon()
-    bare = times["python -c pass"]
-    numpy = "spawny, forked, preload=numpy"
+    figures = [
+        Figure(
+            way,
+            statistics.median(times[way, preload]),
+            "ms",
+            limit=NUMPY_GOAL_MILLISECONDS if (way, preload) == (FORKED, "numpy") else None,
+            column=preload,
+        )
+        for way, preload in times
+    ]
     return Section(
         "New processes",
-        f"Milliseconds from the request to the first answer, {rounds} rounds: of daemons in"
-        " a client that runs, of whole commands from start to end. A daemon is executed, or forked"
-        " from a zygote that is warm.",
+        METHOD.format(rounds=rounds),
         (
-            *(
-                Figure(
-                    way,
-                    statistics.median(found),
-                    "ms",
-                    limit=NUMPY_GOAL_MILLISECONDS if way == numpy else None,
-                    note=""
-                    if found is bare
-                    else f"{median_difference(found, bare):+.1f} ms to python -c pass;"
-                    f" fastest {min(found):.1f}",
-                )
-                for way, found in times.items()
-            ),
+            *figures,
             Figure(
                 f"new daemons a second from one zygote, {THREADS} at a time",
                 per_second,
                 "/s",
-                note=f"goal: {DAEMONS_PER_SECOND_GOAL:g}; the best of three times {CROWD}",
+                least=DAEMONS_PER_SECOND_GOAL,
+                note=f"the best of three times {CROWD}",
             ),
             Figure(
                 "PSS of an idle forked daemon, beside nine others", memory, "MB", limit=PSS_GOAL_MB
@@ -148,11 +141,6 @@ def _start(home: Path, *preload: str) -> float:
     return took
 
 
-def _attach(home: Path) -> float:
-    with _using(home):
-        return run_milliseconds(python("-c", ATTACH))
-
-
 def _daemons_a_second() -> float:
     """One after the other in each thread, until they answer; they end together."""
     left = iter(range(CROWD))
@@ -193,18 +181,13 @@ def _idle_megabytes() -> float:
 @contextmanager
 def _starter(way: str) -> Iterator[Callable[[], float] | None]:
     """Start a process by another way (see starters.py); None where it is not to be had."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        environ = {**os.environ}
+    with ExitStack() as stack:
+        environ: dict[str, str] | None = {**os.environ}
         if way == "original":
-            if not _install(folder, ORIGINAL, "six"):  # which it imports and does not require
-                yield None
-                return
-            environ["PYTHONPATH"] = folder
-        elif way == "loky" and importlib.util.find_spec("loky") is None:
-            if not _install(folder, "loky"):
-                yield None
-                return
-            environ["PYTHONPATH"] = folder
+            environ = stack.enter_context(original.environment())
+        if environ is None or (way == "loky" and not importlib.util.find_spec("loky")):
+            yield None
+            return
         process = stack.enter_context(
             subprocess.Popen(
                 python(str(Path(__file__).with_name("starters.py")), way),
@@ -225,17 +208,3 @@ def _starter(way: str) -> Iterator[Callable[[], float] | None]:
         yield start
         with suppress(OSError):
             process.communicate(timeout=PATIENCE_SECONDS)
-
-
-def _install(folder: str, *packages: str) -> bool:
-    command = python("-m", "pip", "install", "--quiet", "--target", folder, *packages)
-    return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
-
-
-if __name__ == "__main__":
-    import logging
-
-    import report
-
-    logging.getLogger("spawny").setLevel(logging.WARNING)
-    print(report.as_text(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 20)))
