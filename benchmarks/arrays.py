@@ -81,7 +81,9 @@ def _section(
     figures = []
     for what, size, calls, rounds in chosen:
         candidates = {
-            name: _round(end[direction], what if direction else arrays[what], calls)
+            name: _round(
+                end[direction], what if direction else arrays[what], _calls(name, size, calls)
+            )
             for name, end in ends.items()
             if (name, what) not in SLOW
         }
@@ -112,6 +114,10 @@ _GOALS = {
     ("100 MB", "argument", MEMCPY): 1.43,
     ("100 MB", "argument", PIPE): 0.05,
 }
+
+
+def _calls(name: str, size: int, calls: int) -> int:
+    return 1 if name in (PIPE, RPYC) and size > MB else calls
 
 
 def _round(call: Callable[[Any], object], value: Any, calls: int) -> Callable[[], float]:
