@@ -7,34 +7,36 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, StaleReference
 from ..kernel import wire
-from ..kernel.buffers import Parts
+from ..kernel.buffers import Parts, loads
 from .channel import Overdue
+from .lazy_future import LazyFuture
 from .proxy import ObjectProxy, call_request, checked_proxy, reference_of
 from .results import AnswerUnusable, NotRun, exception_of, held, load
 from .scope import current
 from .serialize import dumps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
-    from .channel import Channel
+    from .channel import Channel, Request
+    from .scope import Scope
     from .session import Session
 
-    # (its future, the request, the same for messages, the proxy: kept alive until it was called)
-    _Call = tuple[
-        Future[Any], tuple[int, bytes | Parts, int], tuple[int, tuple[Any, ...]], ObjectProxy
-    ]
+# After so many calls what could not be loaded is asked for, and the daemon lets go of their results
+# (if these have classes): a batch of a million calls takes no more of its memory than this.
+ROUND_CALLS = 4096
 
 
-class BatchFuture(Future[Any]):
+class BatchFuture(LazyFuture):
     """Whoever leaves the block late must not wait in it for what only comes after."""
 
     def __init__(self, batch: Batch) -> None:
-        super().__init__()
         self._batch = batch
 
     def result(self, timeout: float | None = None) -> Any:
@@ -46,6 +48,33 @@ class BatchFuture(Future[Any]):
         return super().exception(timeout)
 
 
+class _Call:
+    """What was collected: the request as it is sent, and as messages tell it."""
+
+    __slots__ = ("body", "flags", "future", "kind", "proxy", "request")
+
+    def __init__(
+        self,
+        future: BatchFuture,
+        kind: int,
+        body: bytes | Parts,
+        flags: int,
+        request: tuple[Any, ...],
+        proxy: ObjectProxy,
+    ) -> None:
+        self.future = future
+        self.kind = kind
+        self.body = body
+        self.flags = flags
+        self.request = request
+        self.proxy = proxy  # its object must not be released before
+
+    def may_be_sent_again(self) -> bool:
+        """Does the message mean the same to the next daemon?"""
+        is_of_this = self.flags & (wire.WITH_REFERENCES | wire.WITH_BUFFERS)
+        return self.request[0] == wire.ROOT and not is_of_this
+
+
 class Batch:
     """Collects calls, and makes them when its `with` block ends; made by `spawny.batch`."""
 
@@ -54,7 +83,7 @@ class Batch:
         self._is_over = False
         self._session: Session | None = None
         self._run_of_session: tuple[str, int] | None = None
-        self._calls: list[_Call] = []
+        self._calls: deque[_Call] = deque()
 
     def call(self, callable_proxy: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Add a call; its future is done when the block has ended.
@@ -64,20 +93,20 @@ class Batch:
         self._check_open()
         proxy = checked_proxy(callable_proxy)
         session = reference_of(proxy).session
-        if self._session is None:
+        if session is not self._session:
+            if self._session is not None:
+                raise InvalidRequest("all calls of a batch go to one daemon")
             self._session = session  # type: ignore[assignment]  # or it is told below
-        elif session is not self._session:
-            raise InvalidRequest("all calls of a batch go to one daemon")
         kind, request = call_request(proxy, args, kwargs)
         if session.gone is not None:
             session.come_back(request)
         if self._run_of_session is None:
             self._run_of_session = session.run
         body, flags = dumps(request, session)  # type: ignore[arg-type]
-        if isinstance(body, Parts):
+        if type(body) is Parts:
             body.freeze()
         future = BatchFuture(self)
-        self._calls.append((future, (kind, body, flags | wire.PIPELINED), (kind, request), proxy))
+        self._calls.append(_Call(future, kind, body, flags, request, proxy))
         return future
 
     def check_sent(self) -> None:
@@ -100,22 +129,19 @@ class Batch:
         traceback: TracebackType | None,
     ) -> None:
         self._is_over = True
-        calls, self._calls = self._calls, []
+        calls, self._calls = self._calls, deque()
         if error is not None:
-            for future, *_ in calls:
-                future.cancel()
+            for call in calls:
+                call.future.cancel()
         elif self._session is not None:
-            self._run(
-                self._session, [each for each in calls if each[0].set_running_or_notify_cancel()]
-            )
+            self._run(self._session, calls)
 
-    def _run(self, session: Session, calls: list[_Call]) -> None:
+    def _run(self, session: Session, calls: deque[_Call]) -> None:
         scope = current.get()
         channel: Channel | None = None
-        unloaded: list[tuple[int, Future[Any], bytes, int]] = []
-        was_held = False
-        waiting = deque(calls)
-        is_intact = False
+        waiting: deque[_Call] = deque()  # that were sent
+        unloaded: deque[_Unloaded] = deque()
+        again: deque[_Call] = deque()
         try:
             if session.gone is not None or session.run != self._run_of_session:
                 raise StaleReference(
@@ -124,74 +150,116 @@ class Batch:
             if scope is not None and scope.is_over():
                 raise Overdue(Overdue.NOT_SENT)
             channel, flags = session.borrow()
-            requests = [(kind, body, each | flags) for _, (kind, body, each), *_ in calls]
-            for number, (answer, answer_flags, body) in channel.pipeline(requests, scope):
-                future = waiting[0][0]
-                if answer_flags & wire.NOT_RUN and answer == wire.ERROR:
-                    raise NotRun(body, answer_flags)  # nor were those after it
-                if answer == wire.ERROR:
-                    raised = exception_of(session, body)
-                    if scope is not None and scope.is_over():
-                        raise Overdue(Overdue.INTERRUPTED)
-                    if isinstance(raised, KeyboardInterrupt):
-                        raise raised  # as a rule Ctrl-C, and that is for all of them
-                    future.set_exception(raised)
-                elif answer == wire.REFERENCE:
-                    future.set_result(session.proxy(*pickle.loads(body)))
-                else:
-                    was_held = was_held or bool(answer_flags & wire.IS_HELD)
-                    if answer_flags & wire.WITH_REFERENCES:
-                        # To put a proxy into a set may take its hash, by a request.
-                        unloaded.append((number, future, body, answer_flags))
-                    else:
-                        try:
-                            future.set_result(load(session, body, answer_flags))
-                        except Exception:  # noqa: BLE001 (loading runs the classes' own code)
-                            unloaded.append((number, future, b"", 0))
-                waiting.popleft()
-            # Only now: a request in between would come after those that are on their way.
-            for number, future, body, answer_flags in unloaded:
-                try:
-                    if body:
-                        with suppress(Exception):
-                            future.set_result(load(session, body, answer_flags))
-                            continue
-                    future.set_result(held(session, channel, number, flags))
-                except AnswerUnusable as unusable:
-                    future.set_exception(unusable.error)
-            if was_held:
-                channel.send(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
-            is_intact = True
+            while calls:
+                requests = islice(_requests(calls, waiting, flags), ROUND_CALLS)
+                is_held = _settle_loaded(session, channel, requests, scope, waiting, unloaded)
+                # Only now: a request in between would come after those that are on their way.
+                while unloaded:
+                    unloaded[0].settle(session, channel, flags)
+                    unloaded.popleft()
+                if is_held:
+                    channel.send(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
         except BaseException as error:
             is_untold = isinstance(error, NotRun) or not getattr(error, "is_sent", True)
-            again = [each for each in waiting if is_untold and _may_be_sent_again(each)]
-            kind, request = [*again, *waiting][0][2] if waiting else (wire.HELD, ())
+            waiting += calls
+            if is_untold:
+                again += [each for each in waiting if each.may_be_sent_again()]
+            first = [*again, *waiting][0] if waiting else None
+            kind, request = (wire.HELD, ()) if first is None else (first.kind, first.request)
             reason = session.broken(channel, error, scope, kind, request)
             if reason is None:
-                lost = StaleReference(f"daemon {session.name!r} has ended: this was not run")
-                left = {id(each[0]) for each in again}
-                for future, *_ in calls:
-                    if not future.done() and id(future) not in left:
-                        future.set_exception(lost)
+                lost: BaseException = StaleReference(
+                    f"daemon {session.name!r} has ended: this was not run"
+                )
+                waiting = deque(each for each in waiting if not each.may_be_sent_again())
             else:
-                for future, *_ in calls:
-                    if not future.done():
-                        future.set_exception(reason)
-                if reason is error:
-                    raise
+                lost = reason
+            for future in [*(each.future for each in unloaded), *(each.future for each in waiting)]:
+                if not future.done() and future.begin():
+                    future.settle(error=lost)
+            if reason is error:
+                raise
+            if reason is not None:
                 raise reason from None
-        finally:
-            if channel is not None and is_intact:
-                session.give_back(channel)
-        if not is_intact:
-            self._run_of_session = session.run
-            self._run(session, again)  # for the first time, in the next daemon
+        else:
+            session.give_back(channel)
+            return
+        self._run_of_session = session.run
+        self._run(session, again)  # for the first time, in the next daemon
 
 
-def _may_be_sent_again(call: _Call) -> bool:
-    """Does the message mean the same to the next daemon?"""
-    _, (_, _, flags), (_, request), _ = call
-    return request[0] == wire.ROOT and not flags & (wire.WITH_REFERENCES | wire.WITH_BUFFERS)
+def _requests(calls: deque[_Call], waiting: deque[_Call], flags: int) -> Iterator[Request]:
+    """Those of the calls that were not cancelled, each as it is about to be sent."""
+    flags |= wire.PIPELINED
+    while calls:
+        call = calls.popleft()
+        if call.future.begin():
+            waiting.append(call)
+            yield call.kind, call.body, call.flags | flags
+
+
+def _settle_loaded(
+    session: Session,
+    channel: Channel,
+    requests: Iterator[Request],
+    scope: Scope | None,
+    waiting: deque[_Call],
+    unloaded: deque[_Unloaded],
+) -> bool:
+    """Make the requests, and settle each whose answer loads here; the others are put with the
+    `unloaded`. Does the daemon hold any of their results?"""
+    is_held = False
+    for number, (answer, flags, body) in channel.pipeline(requests, scope):
+        future = waiting[0].future
+        if answer == wire.VALUE and not flags:
+            try:
+                future.settle(loads(body))
+            except Exception:  # noqa: BLE001 (loading runs the classes' own code)
+                unloaded.append(_Unloaded(number, future))
+        elif answer == wire.VALUE:
+            is_held = is_held or bool(flags & wire.IS_HELD)
+            if flags & wire.WITH_REFERENCES:
+                # To put a proxy into a set may take its hash, by a request.
+                unloaded.append(_Unloaded(number, future, body, flags))
+            else:
+                try:
+                    future.settle(load(session, body, flags))
+                except Exception:  # noqa: BLE001
+                    unloaded.append(_Unloaded(number, future))
+        elif answer == wire.REFERENCE:
+            future.settle(session.proxy(*pickle.loads(body)))
+        elif flags & wire.NOT_RUN:
+            raise NotRun(body, flags)  # nor were those after it
+        else:
+            raised = exception_of(session, body)
+            if scope is not None and scope.is_over():
+                raise Overdue(Overdue.INTERRUPTED)
+            if isinstance(raised, KeyboardInterrupt):
+                raise raised  # as a rule Ctrl-C, and that is for all of them
+            future.settle(error=raised)
+        waiting.popleft()
+    return is_held
+
+
+class _Unloaded:
+    """An answer that does not load here, or was not tried yet."""
+
+    def __init__(self, number: int, future: BatchFuture, body: bytes = b"", flags: int = 0) -> None:
+        self.number = number
+        self.future = future
+        self._body = body
+        self._flags = flags
+
+    def settle(self, session: Session, channel: Channel, request_flags: int) -> None:
+        """Load it, or have what does not load by reference."""
+        try:
+            if self._body:
+                with suppress(Exception):
+                    self.future.settle(load(session, self._body, self._flags))
+                    return
+            self.future.settle(held(session, channel, self.number, request_flags))
+        except AnswerUnusable as unusable:
+            self.future.settle(error=unusable.error)
 
 
 def batch() -> Batch:

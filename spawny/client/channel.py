@@ -8,6 +8,7 @@ process having slept.
 from __future__ import annotations
 
 import codecs
+import itertools
 import os
 import pickle
 import socket
@@ -49,8 +50,12 @@ LEAST_SECONDS = 1e-6
 # So much of pipelined requests is on its way at once: what a socket's buffer takes in any case.
 WINDOW_BYTES = 64 * 1024
 WINDOW_REQUESTS = 256
+# Below this there is room for more; with half of it on its way the daemon does not run dry.
+LOW_BYTES = WINDOW_BYTES // 2
+LOW_REQUESTS = WINDOW_REQUESTS // 2
 
 Frame = tuple[int, int, bytes]
+Request = tuple[int, "bytes | Parts", int]  # kind, body, flags
 
 
 class ChannelClosed(ConnectionError):
@@ -145,7 +150,7 @@ class Channel:
         self.is_in_step = True
         self.carries_oneways = False  # that nothing behind them was answered yet
         self._reader = wire.FrameReader()
-        self._waiting: list[Frame] = []
+        self._waiting: deque[Frame] = deque()
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
 
     def close(self) -> None:
@@ -206,35 +211,43 @@ class Channel:
                 self.sock.settimeout(None)
 
     def pipeline(
-        self, requests: list[tuple[int, bytes | Parts, int]], scope: Scope | None = None
+        self, requests: Iterator[Request], scope: Scope | None = None
     ) -> Iterator[tuple[int, Frame]]:
         """Send requests without waiting for each one's answer; (number, answer) of each, in order.
+        Each is taken from `requests` when it is to be sent.
 
         Raises as `exchange` does.
         """
         sizes: deque[int] = deque()
-        sent = pending = 0
-        untouched = len(requests)  # the first of those that the daemon surely has nothing of
-        for index in range(len(requests)):
-            first = sent
-            data = []
-            while sent < len(requests):
-                kind, body, flags = requests[sent]
-                # What is on its way fits the system's buffers, so that neither end waits for the
-                # other to read; one that is larger goes alone.
-                is_full = pending + len(body) > WINDOW_BYTES or len(sizes) == WINDOW_REQUESTS
-                if sizes and is_full:
-                    break
-                data.append(wire.HEADER.pack(len(body), kind, flags, 0) + body)
-                sizes.append(len(body))
-                pending += len(body)
-                sent += 1
+        pending = taken = 0
+        following = next(requests, None)
+        untouched = sys.maxsize  # the first of those that the daemon surely has nothing of
+        for index in itertools.count():
+            first, data = taken, []
+            # Many at once: each send wakes the daemon, and takes as long as all else for a request.
+            if following and len(sizes) <= LOW_REQUESTS and pending <= LOW_BYTES:
+                while following:
+                    kind, body, flags = following
+                    size = len(body)
+                    # What is on its way fits the system's buffers, so that neither end waits for
+                    # the other to read; one that is larger goes alone.
+                    is_full = pending + size > WINDOW_BYTES or len(sizes) == WINDOW_REQUESTS
+                    if sizes and is_full:
+                        break
+                    data.append(wire.HEADER.pack(size, kind, flags, 0) + body)
+                    sizes.append(size)
+                    pending += size
+                    following = next(requests, None)
+                taken += len(data)
+            if not sizes:
+                return
             # Counted as the daemon does: in the order in which they begin, and a callback of one
             # may make others before the next.
             number = self.number = self.number + 1
             try:
                 if scope is None:
-                    untouched = min(untouched, self._offer(first, data))
+                    if data:
+                        untouched = min(untouched, self._offer(first, data))
                     frame = self._waiting_answer() or self._spin() or self.answer(number)
                 else:
                     offered = [untouched]
@@ -270,7 +283,7 @@ class Channel:
     def _waiting_answer(self) -> Frame | None:
         """The answer, if it has come with the one before."""
         if self._waiting and self._waiting[0][0] <= wire.ERROR:
-            return self._waiting.pop(0)
+            return self._waiting.popleft()
         return None
 
     def send(self, data: bytes | Parts) -> None:
@@ -320,8 +333,8 @@ class Channel:
             frames = self._feed(data)
             if len(frames) == 1 and frames[0][0] <= wire.ERROR:
                 return frames[0]
-            self._waiting += frames
-            break
+            self._waiting.extend(frames)
+            return self._waiting_answer()
         return None
 
     def answer(self, number: int, scope: Scope | None = None) -> Frame:
@@ -377,7 +390,7 @@ class Channel:
         """The next frame that is not output; waits for it as long as the socket's timeout."""
         while True:
             while self._waiting:
-                frame = self._waiting.pop(0)
+                frame = self._waiting.popleft()
                 if frame[0] == wire.OUTPUT:
                     self.show(frame[1], frame[2])
                 elif frame[0] == wire.SEGMENTS:
@@ -385,7 +398,7 @@ class Channel:
                     self._session.heard(frame[2])
                 else:
                     return frame
-            self._waiting = self._receive()
+            self._waiting.extend(self._receive())
 
     def _receive(self) -> list[Frame]:
         view = self._reader.wanted()

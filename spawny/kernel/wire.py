@@ -105,6 +105,9 @@ ROLE_EVENTS = "events"
 ROOT = 0  # the oid of the daemon's root object, never released
 
 
+GARBAGE = "garbage where a frame should begin"
+
+
 class WireError(ValueError):
     """The bytes are no frames of this protocol; the connection is of no more use."""
 
@@ -118,7 +121,7 @@ def parse_header(data):
     """(length of the body, kind, flags) of the header that `data` begins with."""
     length, kind, flags, zero = HEADER.unpack_from(data)
     if length > BODY_LIMIT_BYTES or zero:
-        raise WireError("garbage where a frame should begin")
+        raise WireError(GARBAGE)
     return length, kind, flags
 
 
@@ -204,14 +207,18 @@ class FrameReader:
             data = self._head + data
             self._head = b""
         start, size = 0, len(data)
+        unpack = HEADER.unpack_from
         while size - start >= HEADER_BYTES:
-            length, kind, flags = parse_header(data[start : start + HEADER_BYTES])
+            length, kind, flags, zero = unpack(data, start)
+            if length > BODY_LIMIT_BYTES or zero:
+                raise WireError(GARBAGE)
             start += HEADER_BYTES
-            if size - start < length:
+            end = start + length
+            if end > size:
                 self._expect(length, kind, flags)
                 self._fill(data[start:])
                 return frames
-            frames.append((kind, flags, data[start : start + length]))
-            start += length
+            frames.append((kind, flags, data[start:end]))
+            start = end
         self._head = bytes(data[start:])
         return frames
