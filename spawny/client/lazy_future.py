@@ -33,8 +33,8 @@ class LazyFuture(Future[Any]):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _making:
             if not self._is_watched:
-                self._waiters = []
-                self._done_callbacks = []
+                self._waiters: list[Any] = []
+                self._done_callbacks: list[Any] = []
                 self._condition = threading.Condition()
                 self._is_watched = True
         return self.__dict__[name]

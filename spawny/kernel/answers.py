@@ -55,6 +55,7 @@ class Answers:
         A method that returns its own object (`target`) answers with a reference to it, so that
         identity holds; otherwise what can be copied is.
         """
+        connection.held = None
         if result is None and not keep:
             return _NONE
         mode = self._mode(type(result))

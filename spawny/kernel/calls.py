@@ -94,9 +94,9 @@ class Calls:
 
     def answer(self, connection, kind, flags, body):
         """Carry out one request and answer it; False when its connection is over."""
-        if kind in _WORDS:
-            return self._hear(connection, kind, flags, body)
         handler = self._handlers.get(kind)
+        if handler is None and kind in _WORDS:
+            return self._hear(connection, kind, flags, body)
         if handler is None or (connection.is_over and not flags & wire.ONEWAY):
             # Garbage, or a client that is dead and does not want it any more.
             self._server.drop(connection)
@@ -105,7 +105,8 @@ class Calls:
         running = Running(connection, number, kind, flags)
         connection.running = self.running = running  # in this order: see interrupt()
         connection.number = number
-        connection.referenced.clear()
+        if connection.referenced:
+            connection.referenced.clear()
         self._caller = connection, running.thread
         is_cut_off = False
         try:
@@ -114,7 +115,11 @@ class Calls:
                 self._check_withdrawn(running)
             reply = handler(connection, flags, *request)
             running.request = request = None  # so that what it borrowed goes back with the answer
-            self._settle(running)
+            with self._settling:
+                self.running = None
+            if running.is_cancelled:  # it came too late, but still counts
+                self._give_back(connection)
+                raise KeyboardInterrupt
         except BaseException as error:
             self.failed += 1
             running.request = request = None
@@ -138,7 +143,8 @@ class Calls:
         self.durations[frexp(seconds * seconds)[1]] += 1  # a negative one counts from the end
         if len(_modules) != self._imported.count:
             self._imported.note()
-        self._server.flush_pending()  # the rest of a line belongs before the answer
+        if self._server.has_output:
+            self._server.flush()  # the rest of a line belongs before the answer
         self._caller = None
         if running.dropped is not None:
             for dropped in running.dropped:
@@ -196,14 +202,6 @@ class Calls:
                 needed.add(error.name.partition(".")[0])
             unsendable.versions = names.versions(needed)
             raise unsendable from None
-
-    def _settle(self, running):
-        """The request is done; an interrupt that was promised, but came too late, still counts."""
-        with self._settling:
-            self.running = None
-        if running.is_cancelled:
-            self._give_back(running.connection)
-            raise KeyboardInterrupt
 
     def _failed(self, connection, flags, error):
         """The answer that tells of an exception."""

@@ -54,19 +54,17 @@ def _pieces(data):
 
 
 class Stream(io.TextIOWrapper):
-    """A line-buffered text stream that knows whether it holds back part of a line."""
+    """A line-buffered text stream that says that it may hold back part of a line."""
 
-    is_pending = False
     server = None
 
     def write(self, text):
-        self.is_pending = True
+        self.server.has_output = True
         count = super().write(text)
         self.server.calls.check_interrupt()
         return count
 
     def flush(self):
-        self.is_pending = False
         super().flush()
         self.server.calls.check_interrupt()
 
@@ -90,4 +88,5 @@ def take_over(streams, server):
     """Have streams that were installed for somebody else print for this server."""
     for stream in streams:
         stream.server = stream.buffer.server = server
+    server.has_output = True
     return streams

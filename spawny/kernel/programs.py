@@ -73,8 +73,7 @@ class Programs:
                 os.close(descriptor)
             if session.is_over:
                 session.close_descriptors()
-        connection.held = None
-        return self._server.answers.encode(connection, code, None, False)
+        return self._server.answers.encode(connection, code)
 
     def _outcome(self, main, kind, text):
         """The exit code."""

@@ -17,6 +17,7 @@ class Requests:
     def __init__(self, exports, answers, coroutines):
         self._exports = exports
         self._answers = answers
+        self._encode = answers.encode
         self._tasks = coroutines
         self.handlers = {
             wire.CALL: self._call,
@@ -36,11 +37,13 @@ class Requests:
 
     def _call(self, connection, flags, oid, args, kwargs):
         target = self._exports.get(oid)
-        return self._result(connection, target(*args, **kwargs), None, flags)
+        return self._encode(connection, target(*args, **kwargs), None, flags & wire.KEEP)
 
     def _method(self, connection, flags, oid, name, args, kwargs):
         target = self._exports.get(oid)
-        return self._result(connection, getattr(target, name)(*args, **kwargs), target, flags)
+        return self._encode(
+            connection, getattr(target, name)(*args, **kwargs), target, flags & wire.KEEP
+        )
 
     def _getattr(self, connection, flags, oid, name):
         target = self._exports.get(oid)
@@ -48,19 +51,21 @@ class Requests:
         # The variables of a module that is the root are proxies, as they always were in spawny.
         if oid == wire.ROOT and type(target) is _Module and name[:2] != "__":
             flags |= wire.KEEP
-        return self._result(connection, result, None, flags)
+        return self._encode(connection, result, None, flags & wire.KEEP)
 
     def _setattr(self, connection, flags, oid, name, value):
         setattr(self._exports.get(oid), name, value)
-        return self._result(connection, None, None, 0)
+        return self._encode(connection, None)
 
     def _delattr(self, connection, flags, oid, name):
         delattr(self._exports.get(oid), name)
-        return self._result(connection, None, None, 0)
+        return self._encode(connection, None)
 
     def _operate(self, connection, flags, oid, name, args):
         target = self._exports.get(oid)
-        return self._result(connection, objects.OPERATIONS[name](target, *args), target, flags)
+        return self._encode(
+            connection, objects.OPERATIONS[name](target, *args), target, flags & wire.KEEP
+        )
 
     def _next(self, connection, flags, oid, most, seconds, received, is_hidden):
         export = self._exports.export(oid)
@@ -83,7 +88,7 @@ class Requests:
         export = self._exports.export(oid)
         if export.chunk is not None and export.chunk.session is connection.session:
             self._exports.replace(oid, streams.put_back(export.chunk, used, export.obj))
-        return self._result(connection, None, None, 0)
+        return self._encode(connection, None)
 
     def _await(self, connection, flags, oid, name, args, kwargs):
         target = self._exports.get(oid)
@@ -94,7 +99,9 @@ class Requests:
         else:
             result = getattr(target, name)(*args, **kwargs)
         if not tasks.is_awaitable(result):
-            return self._result(connection, result, None if name is None else target, flags)
+            return self._encode(
+                connection, result, None if name is None else target, flags & wire.KEEP
+            )
         task = self._tasks.start(result, connection.session)
         connection.held = None
         answer = self._answers.reference(connection, task)
@@ -109,7 +116,7 @@ class Requests:
     def _describe(self, connection, flags, oid):
         # Another thread of the client has the description, but has not come to read it yet.
         description = self._exports.describe(type(self._exports.get(oid)))[1]
-        return self._result(connection, description, None, 0)
+        return self._encode(connection, description)
 
     def _inspect(self, connection, flags, oid, name):
         connection.held = None
@@ -127,7 +134,3 @@ class Requests:
         if rest is None or rest is UNDIVIDED:
             return self._answers.reference(connection, value)
         return self._answers.items(connection, value, rest, by_reference=True)
-
-    def _result(self, connection, result, target, flags):
-        connection.held = None
-        return self._answers.encode(connection, result, target, bool(flags & wire.KEEP))

@@ -82,6 +82,7 @@ class Server:
         self._poller = select.poll()
         self.calls = Calls(self)
         self._preloaded = preloaded
+        self.has_output = False  # do the streams hold back a part of a line, perhaps?
         if preloaded is None:
             self._streams = output.install(self)
         else:
@@ -427,12 +428,12 @@ class Server:
 
     def flush_pending(self):
         """Bring out the part of a line that the streams hold back."""
-        out, err = self._streams
-        if out.is_pending or err.is_pending:
+        if self.has_output:
             self.flush()
 
     def flush(self):
         """Bring out what the streams hold back."""
+        self.has_output = False  # first: another thread may be printing
         for stream in self._streams:
             try:
                 stream.flush()

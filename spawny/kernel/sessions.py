@@ -139,17 +139,14 @@ class Connection:
         self._lock = threading.Lock()
 
     def send(self, data, is_dispensable=False):
-        """Send a frame, as bytes or `Parts`; see `_send` and `push`."""
+        """Send a frame, as bytes or `Parts`, waiting for the client as long as it takes some of it
+        now and then; what it does not take goes to the backlog, as by `push`. Raises OSError when
+        the client is gone."""
         if type(data) is buffers.Parts:
             data.goes_over(self)
             for piece in data.pieces:
-                self._send(piece, is_dispensable)
-        else:
-            self._send(data, is_dispensable)
-
-    def _send(self, data, is_dispensable):
-        """Send `data`, waiting for the client as long as it takes some of it now and then; what it
-        does not take goes to the backlog, as by `push`. Raises OSError when the client is gone."""
+                self.send(piece, is_dispensable)
+            return
         if self._backlog_bytes:  # counted until it is sent, so that nothing is overtaken
             self.push(data, is_dispensable)
             return
@@ -224,8 +221,10 @@ class Connection:
 
 
 def _send_now(sock, data):
+    if len(data) > PIECE_BYTES:
+        data = memoryview(data)[:PIECE_BYTES]
     try:
-        return sock.send(memoryview(data)[:PIECE_BYTES], socket.MSG_DONTWAIT)
+        return sock.send(data, socket.MSG_DONTWAIT)
     except BlockingIOError:
         return 0
 
