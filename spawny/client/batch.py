@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 from collections import deque
 from concurrent.futures import Future
-from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, StaleReference
 from ..kernel import wire
-from ..kernel.buffers import Parts, loads
+from ..kernel.buffers import Parts
 from .channel import Overdue
 from .lazy_future import LazyFuture
+from .pipelined import Pipelined
 from .proxy import ObjectProxy, call_request, checked_proxy, reference_of
-from .results import AnswerUnusable, NotRun, exception_of, held, load
+from .results import NotRun
 from .scope import current
 from .serialize import dumps
 
@@ -51,7 +50,7 @@ class BatchFuture(LazyFuture):
 class _Call:
     """What was collected: the request as it is sent, and as messages tell it."""
 
-    __slots__ = ("body", "flags", "future", "kind", "proxy", "request")
+    __slots__ = ("body", "flags", "future", "kind", "proxy", "request", "scope")
 
     def __init__(
         self,
@@ -68,6 +67,17 @@ class _Call:
         self.flags = flags
         self.request = request
         self.proxy = proxy  # its object must not be released before
+        self.scope: Scope | None = None  # that it is made in
+
+    def settle(self, result: Any) -> None:
+        self.future.settle(result)
+
+    def fail(self, error: BaseException) -> None:
+        if self.scope is not None and self.scope.is_over():
+            raise Overdue(Overdue.INTERRUPTED)
+        if isinstance(error, KeyboardInterrupt):
+            raise error  # as a rule Ctrl-C, and that is for all of them
+        self.future.settle(error=error)
 
     def may_be_sent_again(self) -> bool:
         """Does the message mean the same to the next daemon?"""
@@ -139,8 +149,7 @@ class Batch:
     def _run(self, session: Session, calls: deque[_Call]) -> None:
         scope = current.get()
         channel: Channel | None = None
-        waiting: deque[_Call] = deque()  # that were sent
-        unloaded: deque[_Unloaded] = deque()
+        pipelined = Pipelined(session)
         again: deque[_Call] = deque()
         try:
             if session.gone is not None or session.run != self._run_of_session:
@@ -151,32 +160,22 @@ class Batch:
                 raise Overdue(Overdue.NOT_SENT)
             channel, flags = session.borrow()
             while calls:
-                requests = islice(_requests(calls, waiting, flags), ROUND_CALLS)
-                is_held = _settle_loaded(session, channel, requests, scope, waiting, unloaded)
-                # Only now: a request in between would come after those that are on their way.
-                while unloaded:
-                    unloaded[0].settle(session, channel, flags)
-                    unloaded.popleft()
-                if is_held:
-                    channel.send(wire.frame(wire.RELEASE, pickle.dumps([], 2)))
+                requests = _requests(calls, pipelined.waiting, flags, scope)
+                pipelined.make(channel, islice(requests, ROUND_CALLS), flags, scope)
         except BaseException as error:
-            is_untold = isinstance(error, NotRun) or not getattr(error, "is_sent", True)
-            waiting += calls
-            if is_untold:
-                again += [each for each in waiting if each.may_be_sent_again()]
+            waiting = [*pipelined.waiting, *calls]
+            if isinstance(error, NotRun) or not getattr(error, "is_sent", True):
+                again.extend(each for each in waiting if each.may_be_sent_again())
             first = [*again, *waiting][0] if waiting else None
             kind, request = (wire.HELD, ()) if first is None else (first.kind, first.request)
             reason = session.broken(channel, error, scope, kind, request)
             if reason is None:
-                lost: BaseException = StaleReference(
-                    f"daemon {session.name!r} has ended: this was not run"
-                )
-                waiting = deque(each for each in waiting if not each.may_be_sent_again())
-            else:
-                lost = reason
-            for future in [*(each.future for each in unloaded), *(each.future for each in waiting)]:
-                if not future.done() and future.begin():
-                    future.settle(error=lost)
+                waiting = [each for each in waiting if not each.may_be_sent_again()]
+            text = f"daemon {session.name!r} has ended: this was not run"
+            lost = StaleReference(text) if reason is None else reason
+            for call in [*(each.asker for each in pipelined.unloaded), *waiting]:
+                if not call.future.done() and call.future.begin():
+                    call.future.settle(error=lost)
             if reason is error:
                 raise
             if reason is not None:
@@ -188,78 +187,17 @@ class Batch:
         self._run(session, again)  # for the first time, in the next daemon
 
 
-def _requests(calls: deque[_Call], waiting: deque[_Call], flags: int) -> Iterator[Request]:
+def _requests(
+    calls: deque[_Call], waiting: deque[_Call], flags: int, scope: Scope | None
+) -> Iterator[Request]:
     """Those of the calls that were not cancelled, each as it is about to be sent."""
     flags |= wire.PIPELINED
     while calls:
         call = calls.popleft()
         if call.future.begin():
+            call.scope = scope
             waiting.append(call)
             yield call.kind, call.body, call.flags | flags
-
-
-def _settle_loaded(
-    session: Session,
-    channel: Channel,
-    requests: Iterator[Request],
-    scope: Scope | None,
-    waiting: deque[_Call],
-    unloaded: deque[_Unloaded],
-) -> bool:
-    """Make the requests, and settle each whose answer loads here; the others are put with the
-    `unloaded`. Does the daemon hold any of their results?"""
-    is_held = False
-    for number, (answer, flags, body) in channel.pipeline(requests, scope):
-        future = waiting[0].future
-        if answer == wire.VALUE and not flags:
-            try:
-                future.settle(loads(body))
-            except Exception:  # noqa: BLE001 (loading runs the classes' own code)
-                unloaded.append(_Unloaded(number, future))
-        elif answer == wire.VALUE:
-            is_held = is_held or bool(flags & wire.IS_HELD)
-            if flags & wire.WITH_REFERENCES:
-                # To put a proxy into a set may take its hash, by a request.
-                unloaded.append(_Unloaded(number, future, body, flags))
-            else:
-                try:
-                    future.settle(load(session, body, flags))
-                except Exception:  # noqa: BLE001
-                    unloaded.append(_Unloaded(number, future))
-        elif answer == wire.REFERENCE:
-            future.settle(session.proxy(*pickle.loads(body)))
-        elif flags & wire.NOT_RUN:
-            raise NotRun(body, flags)  # nor were those after it
-        else:
-            raised = exception_of(session, body)
-            if scope is not None and scope.is_over():
-                raise Overdue(Overdue.INTERRUPTED)
-            if isinstance(raised, KeyboardInterrupt):
-                raise raised  # as a rule Ctrl-C, and that is for all of them
-            future.settle(error=raised)
-        waiting.popleft()
-    return is_held
-
-
-class _Unloaded:
-    """An answer that does not load here, or was not tried yet."""
-
-    def __init__(self, number: int, future: BatchFuture, body: bytes = b"", flags: int = 0) -> None:
-        self.number = number
-        self.future = future
-        self._body = body
-        self._flags = flags
-
-    def settle(self, session: Session, channel: Channel, request_flags: int) -> None:
-        """Load it, or have what does not load by reference."""
-        try:
-            if self._body:
-                with suppress(Exception):
-                    self.future.settle(load(session, self._body, self._flags))
-                    return
-            self.future.settle(held(session, channel, self.number, request_flags))
-        except AnswerUnusable as unusable:
-            self.future.settle(error=unusable.error)
 
 
 def batch() -> Batch:
