@@ -11,13 +11,17 @@ import asyncio
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ..kernel import wire
 from . import launch, run
-from .futures import submit, submit_awaited, submit_request
-from .proxy import ObjectProxy, checked_proxy, reference_of
+from .futures import CallFuture, submit_awaited, submit_request
+from .proxy import ObjectProxy, checked_proxy, method_name_of, reference_of
 from .streams import RemoteIterator
 
 if TYPE_CHECKING:
@@ -31,7 +35,8 @@ async def call(callable_proxy: Any, /, *args: Any, **kwargs: Any) -> Any:
 
     Cancelling this cancels it, or interrupts the call; the daemon stays usable.
     """
-    return await asyncio.wrap_future(submit(callable_proxy, *args, **kwargs))
+    proxy = checked_proxy(callable_proxy)
+    return await _result(partial(submit_awaited, proxy, method_name_of(proxy), args, kwargs))
 
 
 async def value(proxy: Any) -> Any:
@@ -136,9 +141,52 @@ async def leave(proxy: ObjectProxy, kind: Any, error: BaseException | None, trac
 
 
 async def _awaited(proxy: ObjectProxy, name: str, *args: Any, flags: int = 0) -> Any:
-    return await asyncio.wrap_future(submit_awaited(proxy, name, args, {}, flags))
+    return await _result(partial(submit_awaited, proxy, name, args, {}, flags))
 
 
 async def _in_line(proxy: ObjectProxy, make: Callable[[], Any]) -> Any:
     """What `make()` returns, which makes requests to the daemon of this proxy."""
-    return await asyncio.wrap_future(submit_request(reference_of(proxy).session, make))
+    return await _result(partial(submit_request, reference_of(proxy).session, make))
+
+
+async def _result(submit: Callable[..., CallFuture]) -> Any:
+    """The result of what is submitted, by a function that takes `on_over`."""
+    loop = asyncio.get_running_loop()
+    news = _news.get(loop)
+    if news is None:
+        news = _news[loop] = _News()
+    is_over = loop.create_future()
+    future = submit(on_over=partial(news.put, is_over))
+    try:
+        await is_over
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+    return future.result()
+
+
+class _News:
+    """What is over of what one event loop awaits. Results come many at once: waking the loop for
+    each would take longer than the calls."""
+
+    def __init__(self) -> None:
+        self._over: deque[asyncio.Future[None]] = deque()
+        self._is_told = False
+
+    def put(self, is_over: asyncio.Future[None]) -> None:
+        """On any thread."""
+        self._over.append(is_over)
+        if not self._is_told:
+            self._is_told = True
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                is_over.get_loop().call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._is_told = False  # first: what is put from now on may come too late for this turn
+        while self._over:
+            is_over = self._over.popleft()
+            if not is_over.done():  # it may have been cancelled
+                is_over.set_result(None)
+
+
+_news: WeakKeyDictionary[asyncio.AbstractEventLoop, _News] = WeakKeyDictionary()

@@ -69,10 +69,10 @@ class _Call:
         self.proxy = proxy  # its object must not be released before
         self.scope: Scope | None = None  # that it is made in
 
-    def settle(self, result: Any) -> None:
+    def answered(self, result: Any) -> None:
         self.future.settle(result)
 
-    def fail(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
         if self.scope is not None and self.scope.is_over():
             raise Overdue(Overdue.INTERRUPTED)
         if isinstance(error, KeyboardInterrupt):
@@ -149,7 +149,7 @@ class Batch:
     def _run(self, session: Session, calls: deque[_Call]) -> None:
         scope = current.get()
         channel: Channel | None = None
-        pipelined = Pipelined(session)
+        pipelined: Pipelined[_Call] = Pipelined(session)
         again: deque[_Call] = deque()
         try:
             if session.gone is not None or session.run != self._run_of_session:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..kernel import wire
 from ..kernel.buffers import loads
@@ -26,19 +26,22 @@ if TYPE_CHECKING:
 class Asker(Protocol):
     """Who wants to know what comes of a request; one of the two is called, once."""
 
-    def settle(self, result: Any) -> None: ...
+    def answered(self, result: Any) -> None: ...
 
-    def fail(self, error: BaseException) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
 
 
-class Pipelined:
+A = TypeVar("A", bound=Asker)
+
+
+class Pipelined(Generic[A]):
     """`waiting` are those whose requests are on their way. They are put there by whoever gives the
     requests, and taken out when answered; of what does not load, `unloaded` remembers it."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.waiting: deque[Any] = deque()  # of Asker
-        self.unloaded: deque[_Unloaded] = deque()
+        self.waiting: deque[A] = deque()
+        self.unloaded: deque[_Unloaded[A]] = deque()
 
     def make(
         self,
@@ -72,7 +75,7 @@ class Pipelined:
                 except Exception:  # noqa: BLE001 (loading runs the classes' own code)
                     unloaded.append(_Unloaded(number, asker))
                 else:
-                    asker.settle(result)
+                    asker.answered(result)
             elif answer == wire.VALUE:
                 is_held = is_held or bool(flags & wire.IS_HELD)
                 if flags & wire.WITH_REFERENCES:
@@ -84,21 +87,21 @@ class Pipelined:
                     except Exception:  # noqa: BLE001
                         unloaded.append(_Unloaded(number, asker))
                     else:
-                        asker.settle(result)
+                        asker.answered(result)
             elif answer == wire.REFERENCE:
-                asker.settle(session.proxy(*pickle.loads(body)))
+                asker.answered(session.proxy(*pickle.loads(body)))
             elif flags & wire.NOT_RUN:
                 raise NotRun(body, flags)  # nor were those after it
             else:
-                asker.fail(exception_of(session, body))
+                asker.failed(exception_of(session, body))
             waiting.popleft()
         return is_held
 
 
-class _Unloaded:
+class _Unloaded(Generic[A]):
     """An answer that does not load here, or was not tried yet."""
 
-    def __init__(self, number: int, asker: Asker, body: bytes = b"", flags: int = 0) -> None:
+    def __init__(self, number: int, asker: A, body: bytes = b"", flags: int = 0) -> None:
         self.number = number
         self.asker = asker
         self._body = body
@@ -107,9 +110,9 @@ class _Unloaded:
     def settle(self, session: Session, channel: Channel, request_flags: int) -> None:
         """Load it, or have what does not load by reference."""
         try:
-            self.asker.settle(self._result(session, channel, request_flags))
+            self.asker.answered(self._result(session, channel, request_flags))
         except AnswerUnusable as unusable:
-            self.asker.fail(unusable.error)
+            self.asker.failed(unusable.error)
 
     def _result(self, session: Session, channel: Channel, request_flags: int) -> Any:
         if self._body:

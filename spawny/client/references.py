@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .channel import Channel
-    from .futures import Line
+    from .line import Line
     from .session import Session
 
 # A frame of so many is small enough for the system to take it whole or not at all.
@@ -174,6 +174,7 @@ class Epitaph:
     """What the references of a daemon that is gone have for a session."""
 
     line: Line | None = None
+    has_callbacks = False
 
     def __init__(self, name: str, started: dict[str, Any], reason: str) -> None:
         self.name = name

@@ -13,6 +13,7 @@ import os
 import pickle
 import socket
 import threading
+from contextlib import nullcontext
 
 from ..errors import (
     CallTimeout,
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .callbacks import Callbacks
-    from .futures import Line
     from .lending import Lending
+    from .line import Line
 
 # A daemon that is restarted over and over may end each time before it can be attached to.
 ATTACH_TRIES = 20
@@ -67,7 +68,7 @@ class Session:
         self.nested = self._pool.nested
         self._references = References(self)
         self._events: background.Events | None = None
-        self.line: Line | None = None  # of submitted calls, see futures.py
+        self.line: Line | None = None  # of submitted calls, see line.py
         self._callbacks: Callbacks | None = None
         self._lending: Lending | None = None
         self.has_news = False  # of segments, for the daemon
@@ -120,7 +121,7 @@ class Session:
 
     def leave_unused(self, channel: Channel) -> None:
         """Let go of a session that never came to have a proxy in use."""
-        self._discard(channel)
+        self.discard(channel)
         self.close()
 
     def listen(self) -> None:
@@ -160,12 +161,9 @@ class Session:
                     channel = self._pool.free.pop()
                 except IndexError:
                     channel = self._new_channel()
-            references = self._references
-            before = references.release_frame() if references.released else b""
-            if buffers.due:
-                self.lending.settle()
-            if self.has_news:
-                before += self._news(channel)
+            before = b""
+            if self._references.released or self.has_news or buffers.due:
+                before = self.words(channel)
             answer, answer_flags, body = channel.exchange(
                 kind, body, flags | body_flags, before, scope
             )
@@ -232,6 +230,13 @@ class Session:
         if self._lending is not None:
             self._lending.heard(body)
 
+    def words(self, channel: Channel) -> bytes:
+        """What the daemon is to be told before the next request, as frames for this channel."""
+        frames = self._references.release_frame() if self._references.released else b""
+        if buffers.due:
+            self.lending.settle()
+        return frames + self._news(channel) if self.has_news else frames
+
     def _news(self, channel: Channel) -> bytes:
         self.has_news = False  # first: what comes now is told the next time, at the latest
         lending = self._lending
@@ -265,21 +270,21 @@ class Session:
         request has not run, and may: the session is attached to the next daemon."""
         self._pool.gave_up(channel)
         if isinstance(error, ChannelClosed | NotRun):
-            self._discard(channel)
+            self.discard(channel)
             if scope is not None and scope.ends_by_cancel():
                 return cancelled(self.name, kind, request)
             if isinstance(error, NotRun) or not error.is_sent:
                 return self._not_run(error, kind, request, is_nested)
             return self._died(kind, request)
         if isinstance(error, Overdue):
-            self._discard(channel)
+            self.discard(channel)
             assert scope is not None
             return overdue(self.name, scope, kind, request, error.how)
         # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and
         # would be taken for another's. The call, if it runs, is of no use to anybody now.
         if channel is not None:
             channel.interrupt()
-        self._discard(channel)
+        self.discard(channel)
         return error
 
     def interrupt(self) -> bool:
@@ -295,9 +300,16 @@ class Session:
         if self._callbacks is None:
             from .callbacks import Callbacks
 
-            with self._making_lock:
+            line = self.line
+            # The first is not to be called by what a burst has sent before, see line.py.
+            with nullcontext() if line is None else line.quiet, self._making_lock:
                 self._callbacks = self._callbacks or Callbacks(self)
         return self._callbacks
+
+    @property
+    def has_callbacks(self) -> bool:
+        """Has the daemon ever been sent one?"""
+        return self._callbacks is not None
 
     def serve_callback(self, channel: Channel, flags: int, body: bytes) -> None:
         """Run the function of ours that the call under way on this channel calls."""
@@ -341,7 +353,7 @@ class Session:
         except BaseException as error:
             # Half of it may have been sent; the calls before it are carried out all the same.
             self._pool.oneways[threading.get_ident()] = None
-            self._discard(channel)
+            self.discard(channel)
             if isinstance(error, Overdue) and scope is not None:
                 raise overdue(self.name, scope, kind, request, error.how) from None
             raise
@@ -368,7 +380,7 @@ class Session:
 
     def _give_back(self, channel: Channel) -> None:
         if self.gone is not None:
-            self._discard(channel)
+            self.discard(channel)
             return
         self._pool.free.append(channel)
         if not self._references.alive:
@@ -442,14 +454,15 @@ class Session:
         try:
             self.listen()
         except BaseException:
-            self._discard(channel)
+            self.discard(channel)
             raise
         if before_events is not None:
             before_events.leave()  # should that daemon live: it is of no more use to us
         self._pool.free.append(channel)
         self.gone = None
 
-    def _discard(self, channel: Channel | None) -> None:
+    def discard(self, channel: Channel | None) -> None:
+        """It is of no more use."""
         if channel is None:
             return
         self._pool.discard(channel)
@@ -499,7 +512,7 @@ class Session:
                 self._pool.free.append(channel)
                 break
             except OSError:
-                self._discard(channel)
+                self.discard(channel)
             else:
                 self._give_back(channel)
         return is_left
@@ -526,7 +539,7 @@ class Session:
         """On the listener's thread: the daemon is gone without a word. Who makes a request will
         find out; for those who wait for tasks there, somebody has to."""
         if events is self._events and self.line is not None and self.line.has_tasks:
-            from .futures import in_thread
+            from .line import in_thread
 
             in_thread(self._died, None, ())
 
@@ -540,7 +553,7 @@ class Session:
         _SESSIONS.discard(self)
         log("debug", "[DaemonProxy] last proxy of daemon %r is gone, leaving it", self.name)
         for channel in self._pool.open():
-            self._discard(channel)
+            self.discard(channel)
         self._pool.empty()
         self._end_lending()
         if self._events is not None:
@@ -564,7 +577,7 @@ class Session:
             error = death or DaemonDied(f"daemon {self.name!r} {reason}")
             self.line.daemon_ended(error, comes_back=comes_back)
         for channel in self._pool.empty():
-            self._discard(channel)
+            self.discard(channel)
         self._callbacks = None
         self._end_lending()
         self._references.bury(Epitaph(self.name, self.started, reason))

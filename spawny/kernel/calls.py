@@ -34,6 +34,8 @@ _modules = sys.modules
 # What is no request: said in passing, and not answered.
 _WORDS = (wire.RELEASE, wire.SEGMENTS, wire.RETURN, wire.RAISE)
 
+_PIPELINED = wire.PIPELINED | wire.FOLLOWED
+
 # An interrupt that has not come through is sent again, then after twice the time, and so on.
 FIRST_INSIST_SECONDS = 0.05
 MOST_INSIST_SECONDS = 1.0
@@ -149,7 +151,7 @@ class Calls:
         if running.dropped is not None:
             for dropped in running.dropped:
                 self._tell_dropped(*dropped)
-        if flags & wire.PIPELINED and connection.held is not None:
+        if flags & _PIPELINED and connection.held is not None:
             connection.kept[number], connection.held = connection.held, None
         session = connection.session
         if buffers.due:

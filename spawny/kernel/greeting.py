@@ -84,6 +84,7 @@ def start_calls(guard, connection, is_attaching):
         pickle_protocol=connection.session.pickle_protocol,
         can_borrow=buffers.can_borrow(),
         runs_programs=True,
+        takes_followed=True,
         drift=server.drift.found() if is_attaching else [],
     )
     connection.push(wire.frame(wire.STARTED, pickle.dumps(started, 2)))

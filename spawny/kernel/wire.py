@@ -81,6 +81,7 @@ KEEP = 1  # the result stays there: answer with a reference
 NESTED = 4  # made by a callback, while the connection's request before waits for it
 ONEWAY = 8  # no answer
 PIPELINED = 16  # more requests follow before this one's answer is read
+FOLLOWED = 64  # the same, but these do not end with it if it is interrupted
 
 # --- flags of a pickled body ---
 WITH_REFERENCES = 2  # it holds persistent ids, see `ArgumentUnpickler` and `ResultUnpickler`
