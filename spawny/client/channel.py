@@ -11,6 +11,7 @@ import codecs
 import itertools
 import os
 import pickle
+import select
 import socket
 import struct
 import sys
@@ -23,7 +24,8 @@ from ..errors import UnsafePath
 from ..kernel import wire
 from ..kernel.buffers import Parts, join
 from ..kernel.sessions import PIECE_BYTES, peer_uid
-from .interrupt import PassingInterrupts
+from ..kernel.spin import READ_BYTES, Spin
+from .interrupt import PassingInterrupts, is_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,11 +34,6 @@ if TYPE_CHECKING:
 
     from .scope import Scope
     from .session import Session
-
-READ_BYTES = 64 * 1024
-
-yield_core = getattr(os, "sched_yield", lambda: None)
-SPIN_TRIES = 20
 
 # An errand is answered by the daemon's control thread, which is idle but for C code that keeps the
 # GIL; past this time it is given up.
@@ -125,8 +122,10 @@ class Channel:
         "__weakref__",
         "_decoders",
         "_path",
+        "_poller",
         "_reader",
         "_session",
+        "_spinning",
         "_waiting",
         "carries_oneways",
         "connection_id",
@@ -150,6 +149,9 @@ class Channel:
         self.is_in_step = True
         self.carries_oneways = False  # that nothing behind them was answered yet
         self._reader = wire.FrameReader()
+        self._spinning = Spin(self.sock)
+        self._poller = select.poll()
+        self._poller.register(self.sock, select.POLLIN)
         self._waiting: deque[Frame] = deque()
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
 
@@ -175,7 +177,7 @@ class Channel:
         if scope is not None:
             return self._exchange_within(scope, number, lambda: self.send_within(scope, data))
         self.send(data)
-        return self._spin() or self.answer(number)
+        return self._spin() or self._wait(number)
 
     def _exchange_within(
         self, scope: Scope, number: int, send: Callable[[], None], is_sent: bool = False
@@ -248,7 +250,7 @@ class Channel:
                 if scope is None:
                     if data:
                         untouched = min(untouched, self._offer(first, data))
-                    frame = self._waiting_answer() or self._spin() or self.answer(number)
+                    frame = self._waiting_answer() or self._spin() or self._wait(number)
                 else:
                     offered = [untouched]
 
@@ -319,30 +321,48 @@ class Channel:
         """The answer, if it is a matter of microseconds."""
         if self._waiting:
             return None  # output or a callback comes first
-        receive = self.sock.recv
-        for _ in range(SPIN_TRIES):
-            try:
-                data = receive(READ_BYTES, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                # The daemon may be waiting for this very core: with both on one, calls took 75 us
-                # without this and take 17 with it. On two cores it costs next to nothing.
-                yield_core()
-                continue
-            except OSError as error:
-                raise _reason(error) from error
-            frames = self._feed(data)
-            if len(frames) == 1 and frames[0][0] <= wire.ERROR:
-                return frames[0]
-            self._waiting.extend(frames)
-            return self._waiting_answer()
-        return None
+        try:
+            data = self._spinning.receive()
+        except OSError as error:
+            raise _reason(error) from error
+        if data is None:
+            return None
+        frames = self._feed(data)
+        if len(frames) == 1 and frames[0][0] <= wire.ERROR:
+            return frames[0]
+        self._waiting.extend(frames)
+        return self._waiting_answer()
 
-    def answer(self, number: int, scope: Scope | None = None) -> Frame:
+    def _wait(self, number: int) -> Frame:
+        """The answer, as `answer` gives it, however long it takes; as a rule it comes whole.
+
+        Nothing is received while Ctrl-C may raise: so no handler is needed yet, which takes longer
+        to set and to take back than all else in a call.
+        """
+        is_interrupted = False
+        if not self._waiting and self._reader.wanted() is None:
+            try:
+                self._poller.poll()
+            except KeyboardInterrupt:
+                if not is_ours():
+                    raise
+                is_interrupted = True
+            else:
+                frames = self._receive()
+                if len(frames) == 1 and frames[0][0] <= wire.ERROR:
+                    return frames[0]
+                self._waiting.extend(frames)
+        return self.answer(number, is_interrupted=is_interrupted)
+
+    def answer(
+        self, number: int, scope: Scope | None = None, is_interrupted: bool = False
+    ) -> Frame:
         """The answer to the oldest request that has none yet, which was sent under this number."""
         is_overdue = False
         while True:
             try:
-                with PassingInterrupts(lambda: self._pass_on(number)):
+                with PassingInterrupts(lambda: self._pass_on(number), is_interrupted):
+                    is_interrupted = False
                     frame = self.next_frame()
             except TimeoutError:
                 if scope is None:

@@ -20,22 +20,22 @@ class PassingInterrupts:
     """While entered, Ctrl-C calls `interrupt()`, which says whether the call will heed it.
 
     Does nothing outside the main thread (Python handles signals there alone) and where the
-    application has a SIGINT handler of its own.
+    application has a SIGINT handler of its own. `is_due`: Ctrl-C was pressed already.
     """
 
-    def __init__(self, interrupt: Callable[[], bool]) -> None:
+    def __init__(self, interrupt: Callable[[], bool], is_due: bool = False) -> None:
         self._interrupt = interrupt
+        self._is_due = is_due
         self._count = 0
         self._was_delivered = False
         self._is_on = False
 
     def __enter__(self) -> None:
-        if (
-            threading.get_ident() == _MAIN_THREAD
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
+        if is_ours():
             self._is_on = True
             signal.signal(signal.SIGINT, self._on_signal)
+            if self._is_due:
+                self._on_signal(signal.SIGINT, None)
 
     def __exit__(
         self,
@@ -54,6 +54,14 @@ class PassingInterrupts:
         if self._count > 1:
             raise KeyboardInterrupt
         self._was_delivered = self._interrupt()
+
+
+def is_ours() -> bool:
+    """Would Ctrl-C raise a KeyboardInterrupt on this thread, and nothing else?"""
+    return (
+        threading.get_ident() == _MAIN_THREAD
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
 
 
 def forked() -> None:

@@ -26,23 +26,17 @@ from .floor import Floor, Relief
 from .modules import Modules
 from .refusals import turn_away
 from .running import SAVING, Running
+from .spin import READ_BYTES
 from .state import State
 from .tasks import Tasks
 
-READ_BYTES = 64 * 1024
 PIECE_BYTES = 1024 * 1024  # of a large body; PyPy prepares all the room that it is offered
 
-# After an answer the next request is often microseconds away: so many non-blocking reads are tried
-# before the thread sleeps in poll. Measured on bare sockets with both ends doing so: 10 us a round
-# trip in place of 35.
-SPIN_TRIES = 20
 # With several connections, so many requests in a row are taken from one before the others' turn.
 FAIR_REQUESTS = 16
 
 # What the definition prints before anybody is attached is kept for the one who started it.
 LOAD_OUTPUT_BYTES = 1024 * 1024
-
-_yield_core = getattr(os, "sched_yield", lambda: None)
 
 NEW, LOADING, SERVING, FAILED = "new", "loading", "ready", "failed"
 
@@ -326,19 +320,11 @@ class Server:
         """Try for a moment to receive what may be microseconds away; False when nothing came."""
         if connection.reader.in_frame:
             return False
-        receive = connection.sock.recv
-        for _ in range(SPIN_TRIES):
-            try:
-                data = receive(READ_BYTES, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                if self._inbox:
-                    return False
-                _yield_core()  # the client may be waiting for this very one
-                continue
-            except OSError:
-                data = b""
-            return self._take(connection, data)
-        return False
+        try:
+            data = connection.spin.receive(self._inbox)
+        except OSError:
+            data = b""
+        return data is not None and self._take(connection, data)
 
     def _receive(self, connection):
         """Receive once; False when there is nothing (more) to do now."""

@@ -11,6 +11,7 @@ import termios
 import threading
 
 from . import buffers, wire
+from .spin import Spin
 
 # A client that takes nothing of what it is sent for so long gets the rest from the control thread,
 # whenever it goes on: it may be stopped, and every other client waits behind it.
@@ -121,6 +122,7 @@ class Connection:
         self.connection_id = connection_id
         self.session = None
         self.reader = wire.FrameReader()
+        self.spin = Spin(sock)
         self.frames = collections.deque()  # that have come and wait for their turn
         self.number = 0  # of the request begun last
         self.running = None  # the innermost request under way
