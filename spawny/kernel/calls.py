@@ -54,6 +54,7 @@ class Calls:
         self._handlers = Requests(server.exports, server.answers, server.tasks).handlers
         self._handlers[wire.PROGRAM] = Programs(server, self).run
         self._imported = server.drift.modules
+        self._gathering = server.gathering
         self._main_thread = threading.get_ident()
         self._settling = threading.Lock()  # a request is either over or interrupted
         self._callback_numbers = itertools.count(1)
@@ -140,7 +141,8 @@ class Calls:
         count = self.count = self.count + 1
         if count == self.limit:
             self.on_limit(count)
-        seconds = monotonic() - running.since
+        now = monotonic()
+        seconds = now - running.since
         seconds *= seconds
         self.durations[frexp(seconds * seconds)[1]] += 1  # a negative one counts from the end
         if len(_modules) != self._imported.count:
@@ -162,6 +164,8 @@ class Calls:
             return True
         if session.has_news:
             reply = session.news(connection) + reply
+        if not is_cut_off and self._gathering.takes(connection, flags, reply, now):
+            return True
         try:
             connection.send(reply)
         except OSError:
@@ -237,6 +241,8 @@ class Calls:
         except Exception:  # unpickling garbage may raise anything, and so may what comes out of it
             self._server.drop(connection)
             return False
+        if connection.gathered_bytes:
+            connection.release()  # no answer may come behind this
         return True
 
     def _release(self, connection, body):
@@ -274,6 +280,10 @@ class Calls:
         if number > connection.number:
             return "withdrawn"
         connection.cancelled.discard(number)
+        running = connection.running
+        if running is not None and running.flags & wire.PIPELINED and connection.gathered_bytes:
+            # Its client means what runs, and has not heard of it, as this answer waits for others.
+            return self.interrupt_running(running)
         return ""
 
     def limit_reached(self, connection, number, text):

@@ -93,6 +93,7 @@ class Guard(threading.Thread):
 
     def run(self):
         self.server.calls.control_thread = threading.get_ident()
+        self.server.gathering.wake = self.ask
         self.phone.connect()
         while True:
             ready = self._poller.poll(self._poll_milliseconds())
@@ -125,6 +126,7 @@ class Guard(threading.Thread):
             self._settled_at,
             self.call_watch and self.call_watch.look_at,
             self.server.calls.insist_at,
+            self.server.gathering.look_at,
         )
         due = [at for at in times if at is not None]
         if not due:
@@ -148,6 +150,9 @@ class Guard(threading.Thread):
         calls = self.server.calls
         if calls.insist_at is not None and now >= calls.insist_at:
             calls.insist()
+        gathering = self.server.gathering
+        if gathering.look_at is not None and now >= gathering.look_at:
+            gathering.look(now)
         # Only once nothing waits: who left may have an event connection in the listener's backlog,
         # and somebody else may be knocking.
         if is_quiet and self._end_at is not None and now >= self._end_at:

@@ -30,6 +30,7 @@ def turn_away(server, connections, carries_oneways):
     refusal = wire.frame(wire.ERROR, pickle.dumps(failure, 4), flags)
     lost = 0
     for connection in connections:
+        connection.release()
         for kind, flags, body in _rest_of(connection):
             if kind in _UNASKED:
                 continue

@@ -23,6 +23,7 @@ from .calls import Calls
 from .drift import Drift
 from .failures import KernelError, describe_error, error_frame, format_error
 from .floor import Floor, Relief
+from .gathering import Gathering
 from .modules import Modules
 from .refusals import turn_away
 from .running import SAVING, Running
@@ -58,6 +59,7 @@ class Server:
         self.waiting = []  # connections that have said hello and wait for READY
         self.listeners = []  # event connections, kept by the control thread
         self.floor = Floor()
+        self.gathering = Gathering()
         self.tasks = Tasks()
         self.is_ending = False
         self.ending_reason = ""

@@ -138,12 +138,20 @@ class Connection:
         self._holders = 2
         self._backlog = collections.deque()
         self._backlog_bytes = 0
+        self.row = 0  # of pipelined requests that were answered without a pause
+        self._gathered = []  # answers that wait for more, see gathering.py
+        self.gathered_bytes = 0  # of these; counted until they are sent
+        self.gathered_until = 0.0
         self._lock = threading.Lock()
 
     def send(self, data, is_dispensable=False):
         """Send a frame, as bytes or `Parts`, waiting for the client as long as it takes some of it
         now and then; what it does not take goes to the backlog, as by `push`. Raises OSError when
         the client is gone."""
+        if self.gathered_bytes:
+            with self._lock:
+                data = b"".join(self._gathered) + data
+                self._let_gathered_go()
         if type(data) is buffers.Parts:
             data.goes_over(self)
             for piece in data.pieces:
@@ -173,16 +181,33 @@ class Connection:
         with self._lock:
             if is_dispensable and self._backlog_bytes > BACKLOG_BYTES:
                 return
+            if self._gathered:
+                data = b"".join(self._gathered + [data])
             try:
                 sent = 0 if self._backlog else _send_now(self.sock, data)
             except OSError:
-                return  # its hang-up is noticed where connections are polled
+                sent = len(data)  # its hang-up is noticed where connections are polled
+            self._let_gathered_go()
             if sent == len(data):
                 return
             # A copy: it may be an array of user code's, which goes on, and may change it.
             self._backlog.append(bytes(memoryview(data)[sent:]))
             self._backlog_bytes += len(data) - sent
         self._on_backlog(self)
+
+    def gather(self, data):
+        """Have this frame sent in front of the next, or by `release`."""
+        with self._lock:
+            self._gathered.append(data)
+            self.gathered_bytes += len(data)
+
+    def release(self):
+        """Push what was gathered. From any thread."""
+        self.push(b"", is_dispensable=False)
+
+    def _let_gathered_go(self):
+        self._gathered.clear()
+        self.gathered_bytes = 0
 
     def push_backlog(self):
         """Send what waits, as far as it goes; True if some still waits."""

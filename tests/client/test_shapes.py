@@ -544,11 +544,11 @@ def test_ctrl_c_gives_up_a_turn_at_once(home: Path, tmp_path: Path) -> None:
             import os, signal, threading, spawny
             from spawny.client.channel import Channel
             m = spawny.attach("shared")
-            wait = Channel.answer
+            wait = Channel._wait
             def answer(self, *args):  # once it waits
                 threading.Timer(0, os.kill, (os.getpid(), signal.SIGINT)).start()
                 return wait(self, *args)
-            Channel.answer = answer
+            Channel._wait = answer
             try:
                 m.terminate
             except KeyboardInterrupt:
