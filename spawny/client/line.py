@@ -138,7 +138,7 @@ class Line:
             self._burst(future, self._urgent, MOST_CALLS)
             return
         began = time.monotonic()
-        if self._most_calls == 1 or not future.is_plain:
+        if self._most_calls == 1 or not (future.is_plain and may_burst(self.session)):
             count = 1
             future.run()
         else:

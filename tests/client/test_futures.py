@@ -12,6 +12,7 @@ import pytest
 
 import spawny
 from spawny import submit
+from spawny.client.proxy import reference_of
 from tests.end_to_end.processes import PATIENCE_SECONDS, Script, eventually, is_gone, kill
 from tests.interpreters import Interpreter
 
@@ -44,6 +45,9 @@ def pid():
 
 def lock():
     return threading.Lock()
+
+def interrupt():
+    raise KeyboardInterrupt
 
 async def add(a, b):
     await asyncio.sleep(0)
@@ -192,6 +196,89 @@ def test_a_deadline_holds_for_what_is_submitted_in_it(module: Any, tmp_path: Pat
         assert isinstance(future.exception(PATIENCE_SECONDS), spawny.CallTimeout)
     assert eventually(lambda: module.counts() == (1, 1))
     assert spawny.value(module.calls) == []
+
+
+def test_one_of_many_that_is_interrupted(module: Any) -> None:
+    """Those that were sent along with it are carried out, each once, in order."""
+    call, interrupt = module.call, module.interrupt
+    futures = [submit(call, n) for n in range(500)]
+    failed = submit(interrupt)
+    futures += [submit(call, n) for n in range(500, 1000)]
+    assert [each.result(PATIENCE_SECONDS) for each in futures] == list(range(1000))
+    assert isinstance(failed.exception(), KeyboardInterrupt)
+    assert spawny.value(module.calls) == list(range(1000))
+
+
+def test_one_of_many_that_is_cancelled(module: Any, tmp_path: Path) -> None:
+    """The one that runs, or one that was sent behind it: no other is."""
+    call, wait, go = module.call, module.wait, module.go
+    os.mkfifo(tmp_path / "fifo")
+    before = [submit(call, n) for n in range(500)]
+    running = submit(wait, str(tmp_path / "fifo"))
+    behind = [submit(call, n) for n in range(500, 1000)]
+    (tmp_path / "fifo").open().close()
+    assert behind[3].cancel() and running.cancel()
+    rest = behind[:3] + behind[4:]
+    assert [each.result(PATIENCE_SECONDS) for each in before + rest] == [
+        n for n in range(1000) if n != 503
+    ]
+    assert behind[3].cancelled() and running.cancelled()
+    called = spawny.value(module.calls)
+    assert [n for n in called if n != 503] == [n for n in range(1000) if n != 503]
+    assert go.is_set() is False
+
+
+def test_what_stays_there_of_many(module: Any) -> None:
+    """It comes as a proxy; what does not pickle in one costs no other anything."""
+    lock, call = module.lock, module.call
+    futures = [submit(lock if n % 10 == 0 else call, *[n][: n % 10]) for n in range(500)]
+    for n, future in enumerate(futures):
+        result = future.result(PATIENCE_SECONDS)
+        assert isinstance(result, spawny.ObjectProxy) if n % 10 == 0 else result == n
+
+
+def test_many_arguments_that_cannot_travel(module: Any) -> None:
+    """Each is the error of its own call."""
+    call = module.call
+    futures = [submit(call, n if n % 7 else threading.Lock()) for n in range(300)]
+    for n, future in enumerate(futures):
+        if n % 7:
+            assert future.result(PATIENCE_SECONDS) == n
+        else:
+            assert isinstance(future.exception(PATIENCE_SECONDS), spawny.SerializationError)
+
+
+def test_the_first_callback_comes_among_many(module: Any) -> None:
+    """What it waits for is not behind the call that calls it."""
+    call, apply = module.call, module.apply
+    before = [submit(call, n) for n in range(500)]
+    waits = submit(apply, spawny.callback(lambda: submit(call, "within").result(PATIENCE_SECONDS)))
+    behind = [submit(call, n) for n in range(500)]
+    assert waits.result(PATIENCE_SECONDS) == "within"
+    for futures in (before, behind):
+        assert [each.result(PATIENCE_SECONDS) for each in futures] == list(range(500))
+
+
+def test_a_daemon_that_knows_of_no_followers(module: Any) -> None:
+    """One that was started by an earlier version is sent one call after the other."""
+    call = module.call
+    del reference_of(module).session.started["takes_followed"]
+    futures = [submit(call, n) for n in range(300)]
+    assert [each.result(PATIENCE_SECONDS) for each in futures] == list(range(300))
+
+
+def test_the_death_of_the_daemon_reaches_many(module: Any) -> None:
+    """What was sent, and what was not: each is made once, or says so."""
+    call = module.call
+    before = [submit(call, n) for n in range(500)]
+    end = submit(module.os.kill, module.pid(), signal.SIGKILL)
+    behind = [submit(call, n) for n in range(500)]
+    assert isinstance(end.exception(PATIENCE_SECONDS), spawny.DaemonDied)
+    for n, future in enumerate(before):
+        error = future.exception(PATIENCE_SECONDS)
+        assert future.result() == n if error is None else isinstance(error, spawny.DaemonDied)
+    for future in behind:
+        assert isinstance(future.exception(PATIENCE_SECONDS), spawny.DaemonDied)
 
 
 def test_a_callback_may_wait_for_what_it_submits(module: Any) -> None:

@@ -401,6 +401,38 @@ def test_a_failure_in_a_batch_is_its_own(m: Any) -> None:
     assert isinstance(second.exception(), ValueError)
 
 
+def test_what_is_done_of_a_batch_is_known(m: Any, tmp_path: Path) -> None:
+    """While a call behind it takes long, though the answers to many quick ones are sent at once."""
+    path = tmp_path / "go"
+    with ThreadPoolExecutor(1) as pool, batch() as b:
+        futures = [b.call(m.note, n) for n in range(100)]
+        last = b.call(m.stubborn, str(path))
+        pool.submit(lambda: (futures[-1].result(), path.touch()))
+    assert last.result() == "done"
+
+
+def test_output_of_a_batch_comes_before_its_end(
+    home: Path, capfd: pytest.CaptureFixture[str], interpreter: Interpreter
+) -> None:
+    """In order, and whole."""
+    m = spawny.run_script("def say(n):\n    print(n)\n", interpreter.path)
+    with batch() as b:
+        for n in range(200):
+            b.call(m.say, n)
+    said = [line for line in capfd.readouterr().out.splitlines() if line.isdigit()]
+    assert said == [str(n) for n in range(200)]
+    m.terminate_daemon()
+
+
+def test_a_batch_of_thousands_of_objects(home: Path, interpreter: Interpreter) -> None:
+    """The daemon keeps none of what has been loaded here, whatever there is of it."""
+    m = spawny.run_script(SCRIPT, interpreter.path)
+    with batch() as b:
+        futures = [b.call(m.path_of, f"/{n}") for n in range(6000)]
+    assert [os.fspath(each.result()) for each in futures] == [f"/{n}" for n in range(6000)]
+    m.terminate_daemon()
+
+
 def test_batches_of_large_things(m: Any) -> None:
     """Larger than the system's buffers, both ways."""
     with batch() as b:
@@ -434,15 +466,16 @@ def test_a_batch_that_is_left_makes_no_call(m: Any) -> None:
     assert m.events == []
 
 
-def test_a_batch_with_a_limit(m: Any) -> None:
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_batch_with_a_limit(m: Any, count: int) -> None:
     """What is done is done; the rest is told, and does not run."""
-    with pytest.raises(CallTimeout), timeout(0.2), batch() as b:
-        first, second = b.call(m.note, 1), b.call(m.sleep, 60)
-        third = b.call(m.note, 3)
-    assert first.result() == 1
+    with pytest.raises(CallTimeout), timeout(0.5), batch() as b:
+        firsts = [b.call(m.note, n) for n in range(count)]
+        second, third = b.call(m.sleep, 60), b.call(m.note, -1)
+    assert [each.result() for each in firsts] == list(range(1, count + 1))
     for each in (second, third):
         assert isinstance(each.exception(), CallTimeout)
-    assert m.events == [1]
+    assert m.events == list(range(count))
 
 
 def test_a_batch_whose_daemon_dies(m: Any) -> None:
@@ -563,7 +596,8 @@ def test_ctrl_c_gives_up_a_turn_at_once(home: Path, tmp_path: Path) -> None:
     m.terminate_daemon()
 
 
-def test_ctrl_c_ends_a_batch(m: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [0, 100])
+def test_ctrl_c_ends_a_batch(m: Any, tmp_path: Path, count: int) -> None:
     """The call under way is interrupted, the rest does not run."""
     begun = tmp_path / "begun"
 
@@ -574,7 +608,9 @@ def test_ctrl_c_ends_a_batch(m: Any, tmp_path: Path) -> None:
     thread = threading.Thread(target=press)
     thread.start()
     with pytest.raises(KeyboardInterrupt), batch() as b:
+        for n in range(count):
+            b.call(m.note, n)
         b.call(m.touch_and_wait, str(begun))
-        b.call(m.note, 1)
+        b.call(m.note, -1)
     thread.join()
-    assert m.events == []
+    assert m.events == list(range(count))
