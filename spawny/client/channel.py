@@ -302,20 +302,32 @@ class Channel:
             if sent < len(data):
                 sock.sendall(memoryview(data)[sent:])  # type: ignore[arg-type]
         except OSError as error:
-            if error.errno is None:
-                raise  # see _reason
-            raise ChannelClosed(is_sent=False, is_untouched=sent == 0) from error
+            raise _reason(error, is_sent=False, is_untouched=sent == 0) from error
 
     def send_within(self, scope: Scope | None, data: bytes | Parts) -> None:
         """The same, but raises `Overdue` where the scope ends before all of it was taken."""
         if scope is None:
             self.send(data)
             return
+        sent = 0
+        if type(data) is bytes:  # as a rule all of it is taken, and no timeout need be set
+            try:
+                sent = self.sock.send(data, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise _reason(error, is_sent=False, is_untouched=True) from error
+            if sent == len(data):
+                return
+            data = data[sent:]
         with self._limited(scope):
             try:
                 self.send(data)
             except TimeoutError:
                 raise Overdue(Overdue.NOT_SENT) from None  # not all of it: it will not begin
+            except ChannelClosed as closed:
+                closed.is_untouched = closed.is_untouched and not sent
+                raise
 
     def _spin(self) -> Frame | None:
         """The answer, if it is a matter of microseconds."""
@@ -466,13 +478,13 @@ def show(stream: int, text: str) -> None:
         target.flush()
 
 
-def _reason(error: OSError) -> OSError:
+def _reason(error: OSError, is_sent: bool = True, is_untouched: bool = False) -> OSError:
     """The error to raise for one that came out of a system call: a closed channel, as a rule.
 
     One without a number is the socket's own timeout, or comes from a signal handler of the
     application that raises such errors; those pass as they are.
     """
-    return ChannelClosed() if error.errno is not None else error
+    return ChannelClosed(is_sent, is_untouched) if error.errno is not None else error
 
 
 def errand(
