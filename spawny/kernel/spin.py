@@ -47,14 +47,13 @@ class Spin:
             self._left -= 1
             return None
         receive = self._receive
-        end = 0.0
-        is_late = False
-        while True:
+        end = monotonic() + SPIN_SECONDS
+        while not reasons_to_stop:
+            _yield_core()  # first: nothing comes in no time
+            is_late = monotonic() > end
             try:
                 data = receive(READ_BYTES, MSG_DONTWAIT)
             except BlockingIOError:
-                if reasons_to_stop:
-                    return None
                 if is_late:
                     self._lost()
                     return None
@@ -64,10 +63,7 @@ class Spin:
                 else:
                     self._skipped = 0
                 return data
-            if not end:
-                end = monotonic() + SPIN_SECONDS
-            _yield_core()
-            is_late = monotonic() > end
+        return None
 
     def _lost(self):
         """Nothing came in time."""
