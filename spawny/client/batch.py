@@ -65,7 +65,8 @@ class _Call:
         self.kind = kind
         self.body = body
         self.flags = flags
-        self.request = request
+        # What messages tell of it; not the arguments, which others may want to be gone.
+        self.request = request[:2] if kind == wire.METHOD else request[:1]
         self.proxy = proxy  # its object must not be released before
         self.scope: Scope | None = None  # that it is made in
 
