@@ -33,29 +33,42 @@ def burst(
     pipelined: Pipelined[CallFuture] = Pipelined(session)
     waiting = pipelined.waiting
     channel: Channel | None = None
+    is_begun = False
     try:
         channel, flags = session.borrow()
         words = session.words(channel)
         if words:
             channel.send(words)
+        is_begun = True
         requests = _requests(session, channel, flags, first, following, waiting)
         pipelined.make(channel, requests, flags)
     except BaseException as error:  # noqa: BLE001 (raised where the results are asked for)
-        if channel is None:
-            return [first]  # by itself it is told why
-        is_run = not isinstance(error, NotRun) and getattr(error, "is_sent", True)
-        if not is_run:
-            session.discard(channel)
-            channel, error = None, ChannelClosed()
         lost = [each.asker for each in pipelined.unloaded]
-        if is_run:
+        left: list[CallFuture] = []
+        if not is_begun:
+            left = [first]  # by itself it is told why
+        elif isinstance(error, NotRun) or not getattr(error, "is_sent", True):
+            left = list(waiting)
+        else:
             lost += waiting
         if lost:
-            kind, request = lost[0].request or (wire.CALL, ())
-            bury(lost, session.broken(channel, error, None, kind, request) or error)
-        return [] if is_run else list(waiting)
+            bury(lost, _reason(session, channel, ChannelClosed() if left else error, lost[0]))
+        else:
+            session.discard(channel)
+        return left
     session.give_back(channel)
     return []
+
+
+def _reason(
+    session: Session, channel: Channel | None, error: BaseException, first: CallFuture
+) -> BaseException:
+    """What those are told whose requests may have run."""
+    kind, request = first.request or (wire.CALL, ())
+    try:
+        return session.broken(channel, error, None, kind, request) or error
+    except Exception as problem:  # noqa: BLE001 (told to them)
+        return problem
 
 
 def _requests(

@@ -210,7 +210,11 @@ class CallFuture(LazyFuture):
         ask = self._ask
         if type(ask) is not _Ask:
             return None
-        fields = (reference_of(ask.proxy).oid, *ask.fields)
+        reference = reference_of(ask.proxy)
+        if reference.session is not session:
+            self.run()  # of a daemon that has ended meanwhile: another has its number now
+            return None
+        fields = (reference.oid, *ask.fields)
         try:
             body, flags = self._context.run(dumps, fields, session)
         except Exception as error:  # noqa: BLE001 (raised where the result is asked for)

@@ -99,6 +99,32 @@ def test_a_call_that_waits_is_made_in_the_restarted_daemon(
     assert sorted(lines(tmp_path)) == ["0", "1", "2", "holding"]
 
 
+def test_many_submitted_calls_of_a_daemon_that_is_restarted(
+    start: Callable[..., spawny.ObjectProxy], tmp_path: Path, interpreter: Interpreter
+) -> None:
+    """Each is made once, in order, or says that it was not; those for an object that is gone are
+    not made for another that has its number."""
+    root = start(interpreter.path)
+    other, before = root.other(), spawny.daemon(root).pid
+    notes = [spawny.submit(root.note, str(n)) for n in range(300)]
+    held = spawny.submit(root.hold)
+    others = []
+    for n in range(300, 600):
+        notes.append(spawny.submit(root.note, str(n)))
+        others.append(spawny.submit(other.pid))
+    (tmp_path / "notes").touch()
+    while "holding" not in lines(tmp_path):
+        spawny.daemon(root).status()
+    spawny.connect().restart("counter")
+    root.other()  # another object, with the number of the first
+    assert isinstance(held.exception(), spawny.DaemonDied)
+    assert {each.result() for each in notes[:300]} == {before}
+    for future in others:
+        assert isinstance(future.exception(), (spawny.StaleReference, spawny.DaemonDied))
+    made = [str(n) for n, future in enumerate(notes) if future.exception() is None]
+    assert [line for line in lines(tmp_path) if line != "holding"] == made
+
+
 def _channels(root: spawny.ObjectProxy) -> list[object]:
     return [*reference_of(root).session._pool.open()]
 
