@@ -53,13 +53,13 @@ class Gathering:
 
     def look(self, now):
         """On the control thread."""
-        is_quiet = not self._connections
-        self.look_at = None if is_quiet else now + MOMENT_SECONDS
+        was_busy = bool(self._connections)
+        self.look_at = None
         for connection in list(self._connections):
             self._connections.discard(connection)
             if connection.gathered_bytes and now >= connection.gathered_until:
                 connection.release()
             elif connection.gathered_bytes:
                 self._connections.add(connection)
-        if is_quiet and self._connections:
+        if was_busy or self._connections:  # once more, or it would be woken for each row
             self.look_at = now + MOMENT_SECONDS

@@ -106,9 +106,6 @@ ROLE_EVENTS = "events"
 ROOT = 0  # the oid of the daemon's root object, never released
 
 
-GARBAGE = "garbage where a frame should begin"
-
-
 class WireError(ValueError):
     """The bytes are no frames of this protocol; the connection is of no more use."""
 
@@ -116,14 +113,6 @@ class WireError(ValueError):
 def frame(kind, body=b"", flags=0):
     """The bytes of one frame."""
     return HEADER.pack(len(body), kind, flags, 0) + body
-
-
-def parse_header(data):
-    """(length of the body, kind, flags) of the header that `data` begins with."""
-    length, kind, flags, zero = HEADER.unpack_from(data)
-    if length > BODY_LIMIT_BYTES or zero:
-        raise WireError(GARBAGE)
-    return length, kind, flags
 
 
 class FrameReader:
@@ -212,7 +201,7 @@ class FrameReader:
         while size - start >= HEADER_BYTES:
             length, kind, flags, zero = unpack(data, start)
             if length > BODY_LIMIT_BYTES or zero:
-                raise WireError(GARBAGE)
+                raise WireError("garbage where a frame should begin")
             start += HEADER_BYTES
             end = start + length
             if end > size:

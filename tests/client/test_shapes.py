@@ -548,13 +548,15 @@ def test_what_does_not_load_of_a_batch_whose_callbacks_call(
 
     def release() -> None:
         m.make()
-        reference_of(m).session._released.append((10**9, 1))  # as of a collected proxy
+        released: Any = reference_of(m).session._references.released  # type: ignore[union-attr]
+        released.append((10**9, 1))  # as of a collected proxy
         m.identity(1)
 
     with batch() as b:
         first = b.call(m.There)
-        b.call(m.call, callback(release))
+        second = b.call(m.call, callback(release))
     assert first.result().n == 7
+    assert second.result() is None
     m.terminate_daemon()
 
 

@@ -147,6 +147,6 @@ def test_a_length_alone_fills_no_memory() -> None:
 def test_a_length_beyond_reason_is_garbage() -> None:
     """It is refused before anything is reserved for it."""
     with pytest.raises(wire.WireError):
-        wire.parse_header(wire.HEADER.pack(wire.BODY_LIMIT_BYTES + 1, wire.CALL, 0, 0))
+        wire.FrameReader().feed(wire.HEADER.pack(wire.BODY_LIMIT_BYTES + 1, wire.CALL, 0, 0))
     with pytest.raises(wire.WireError):
-        wire.parse_header(wire.HEADER.pack(0, wire.CALL, 0, 1))
+        wire.FrameReader().feed(wire.HEADER.pack(0, wire.CALL, 0, 1))
