@@ -79,7 +79,20 @@ class Callbacks:
         function = callback.function
         # Of other callables code would decide whether they are equal; a proxy's is in a daemon.
         key = function if type(function) in _METHODS else id(function)
+        known = self._count(function, key) if self._by_id else None
+        if known is None:
+            with self._session.quiet:
+                known = self._count(function, key, is_first=True)
+            assert known is not None
+        return known
+
+    def _count(
+        self, function: Callable[..., Any], key: Any, is_first: bool = False
+    ) -> tuple[int, str] | None:
+        """The function, sent once more; None where it turns out to be the first."""
         with self._lock:
+            if not (self._by_id or is_first):
+                return None
             known = self._ids.get(key)
             if known is None:
                 known = next(self._numbers)
@@ -87,7 +100,7 @@ class Callbacks:
                 self._ids[key] = known
             entry = self._by_id[known]
             entry.count += 1
-        return known, entry.name
+            return known, entry.name
 
     def dropped(self, counts: Iterable[tuple[int, int]]) -> None:
         """The daemon has let go of so many of those that were sent to it."""

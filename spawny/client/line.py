@@ -41,7 +41,7 @@ class Line:
     result to be fetched, a task to be cancelled) comes first, and does not wait for a call.
 
     No burst goes where the daemon has callbacks: what one waits for could be behind it on the same
-    connection. `quiet` is held by each, and by who makes the first callback (see session.py)."""
+    connection."""
 
     def __init__(self, session: Session | Epitaph) -> None:
         self.session = session
@@ -51,7 +51,6 @@ class Line:
         self._workers = 0  # that are not in a callback
         self._is_idle = False  # does the worker wait for something to do?
         self._is_hurrying = False  # is there a thread for what is urgent alone?
-        self.quiet = threading.RLock()
         self._most_calls = 1  # of the next burst
         self._tasks: dict[int, CallFuture] = {}  # oid -> who waits for it
         self._abandoned: set[int] = set()  # tasks that nobody waits for any more
@@ -142,7 +141,7 @@ class Line:
             count = 1
             future.run()
         else:
-            with self.quiet:
+            with self.session.quiet:  # type: ignore[union-attr]  # it is alive
                 count = self._burst(future, self._waiting, self._most_calls)
         if time.monotonic() - began > QUICK_SECONDS:
             self._most_calls = 1

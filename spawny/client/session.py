@@ -13,7 +13,6 @@ import os
 import pickle
 import socket
 import threading
-from contextlib import nullcontext
 
 from ..errors import (
     CallTimeout,
@@ -74,6 +73,9 @@ class Session:
         self.has_news = False  # of segments, for the daemon
         self._unread: list[bytes | memoryview] = []  # what is in segments that are to go back
         self._making_lock = threading.Lock()  # of these two
+        # Held by a burst of submitted calls (see line.py), and where a daemon that has no callback
+        # is to have one: that is not to be called by what the burst has sent before.
+        self.quiet = threading.RLock()
 
     @property
     def started(self) -> dict[str, Any]:
@@ -300,16 +302,14 @@ class Session:
         if self._callbacks is None:
             from .callbacks import Callbacks
 
-            line = self.line
-            # The first is not to be called by what a burst has sent before, see line.py.
-            with nullcontext() if line is None else line.quiet, self._making_lock:
+            with self._making_lock:
                 self._callbacks = self._callbacks or Callbacks(self)
         return self._callbacks
 
     @property
     def has_callbacks(self) -> bool:
-        """Has the daemon ever been sent one?"""
-        return self._callbacks is not None
+        """Does the daemon have one of them now?"""
+        return bool(self._callbacks)
 
     def serve_callback(self, channel: Channel, flags: int, body: bytes) -> None:
         """Run the function of ours that the call under way on this channel calls."""
@@ -605,6 +605,7 @@ class Session:
         self.has_news = False
         self._making_lock = threading.Lock()
         self._coming_back = threading.Lock()
+        self.quiet = threading.RLock()
         self.line = None
         if self._events is not None:
             self._events.sock.close()

@@ -455,6 +455,16 @@ def test_arguments_are_released(m: Any) -> None:
     assert m.identity(1) == 1
 
 
+def test_a_callback_that_the_daemon_lets_go(m: Any) -> None:
+    """From then on it counts as never sent: submitted calls may be sent many at once again."""
+    session: Any = reference_of(m).session
+    assert not session.has_callbacks
+    seen = []
+    m.call(callback(lambda: seen.append(session.has_callbacks)))
+    assert seen == [True]
+    assert eventually(lambda: m.identity(1) == 1 and not session.has_callbacks)
+
+
 def test_no_function_is_no_callback() -> None:
     with pytest.raises(spawny.InvalidRequest):
         callback(3)  # type: ignore[arg-type]
