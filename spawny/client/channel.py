@@ -391,9 +391,6 @@ class Channel:
             self.sock.settimeout(None)
             assert self._session is not None
             self._session.serve_callback(self, frame[1], frame[2])
-            found = self._waiting_answer() or self._spin()  # while there is no timeout
-            if found is not None:
-                return found
             if scope is not None:
                 remaining = scope.remaining()
                 if remaining is not None:

@@ -5,7 +5,7 @@ request is there sooner than a sleeper is awake. Between two reads the core is g
 wants it, which may be the other end.
 
 The rule: the moment is a span of time, not a number of reads. With a core for each end it is some
-thirty of them, and with one core for both ends the first of them, since giving up the core is
+fifteen of them, and with one core for both ends the first of them, since giving up the core is
 enough for the other one to answer. But where more processes want to run than there are cores, it
 takes all the time: they would take turns after each call, each finding the caches full of what
 others left there. So a moment that was over by then is lost, whether the data is there or not; and
@@ -21,8 +21,9 @@ from time import monotonic
 READ_BYTES = 64 * 1024
 
 # Measured on bare sockets, each end on a core of its own: 10 us a round trip in place of 35. What
-# takes five times as long is little quicker by this. (A callback takes 30 us.)
-SPIN_SECONDS = 50e-6
+# takes three times as long is little quicker by this. (With 50 us, 4 clients of 4 daemons on 2
+# cores made a third less calls.)
+SPIN_SECONDS = 30e-6
 
 # After a hundred calls that took long, this many sleep before one is tried again.
 MOST_SKIPPED = 64
