@@ -190,11 +190,7 @@ class Channel:
                 raise Overdue(Overdue.WITHDRAWN if is_withdrawn else Overdue.INTERRUPTED)
             send()
             # Not with a timeout: then a socket waits even if told not to.
-            frame = self._waiting_answer() or self._spin()
-            if frame is None:
-                with self._limited(scope):
-                    frame = self.answer(number, scope)
-            return frame
+            return self._waiting_answer() or self._spin() or self._wait(number, scope)
         finally:
             scope.end(self, number)
 
@@ -345,7 +341,7 @@ class Channel:
         self._waiting.extend(frames)
         return self._waiting_answer()
 
-    def _wait(self, number: int) -> Frame:
+    def _wait(self, number: int, scope: Scope | None = None) -> Frame:
         """The answer, as `answer` gives it, however long it takes; as a rule it comes whole.
 
         Nothing is received while Ctrl-C may raise: so no handler is needed yet, which takes longer
@@ -353,18 +349,24 @@ class Channel:
         """
         is_interrupted = False
         if not self._waiting and self._reader.wanted() is None:
+            remaining = None if scope is None else scope.remaining()
             try:
-                self._poller.poll()
+                has_come = self._poller.poll(
+                    None if remaining is None else _milliseconds(remaining)
+                )
             except KeyboardInterrupt:
                 if not is_ours():
                     raise
-                is_interrupted = True
-            else:
+                has_come, is_interrupted = [], True
+            if has_come:
                 frames = self._receive()
                 if len(frames) == 1 and frames[0][0] <= wire.ERROR:
                     return frames[0]
                 self._waiting.extend(frames)
-        return self.answer(number, is_interrupted=is_interrupted)
+        if scope is None:
+            return self.answer(number, is_interrupted=is_interrupted)
+        with self._limited(scope):
+            return self.answer(number, scope, is_interrupted)
 
     def answer(
         self, number: int, scope: Scope | None = None, is_interrupted: bool = False
@@ -476,6 +478,11 @@ def show(stream: int, text: str) -> None:
             encoding = target.encoding or "ascii"
             target.write(text.encode(encoding, "backslashreplace").decode(encoding))
         target.flush()
+
+
+def _milliseconds(seconds: float) -> int:
+    """For poll, which would raise for a month."""
+    return min(int(seconds * 1000) + 1, 1 << 30)
 
 
 def _reason(error: OSError, is_sent: bool = True, is_untouched: bool = False) -> OSError:
