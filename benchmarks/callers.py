@@ -121,11 +121,11 @@ def _asynchronous_of_rpyc(noops: Sequence[Noop]) -> None:
 @contextmanager
 def _one_by_one_without_spin() -> Iterator[Calls]:
     """The daemon's end spins still."""
-    from spawny.client import channel
+    from spawny.kernel.spin import Spin
 
-    before, channel.SPIN_TRIES = channel.SPIN_TRIES, 0
+    before, Spin.receive = Spin.receive, lambda spin, reasons_to_stop=(): None
     yield _one_by_one
-    channel.SPIN_TRIES = before
+    Spin.receive = before
 
 
 @contextmanager
