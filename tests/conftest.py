@@ -41,6 +41,13 @@ def _selected() -> list[Interpreter]:
         raise pytest.UsageError(f"SPAWNY_TEST_INTERPRETERS: {error}") from None
 
 
+def pytest_collection_finish() -> None:
+    # What pytest holds is not garbage, but it is two hundred thousand objects that the collector
+    # would look at after every test with a daemon: a tenth of a second each.
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return "interpreters: " + ", ".join(
         f"{each.label} ({each.path})" for each in config.stash[SELECTED]
@@ -76,14 +83,35 @@ def stray_home() -> Iterator[None]:
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A private SPAWNY_HOME; the test fails if it leaves a daemon or anything else running there.
 
     The supervisor may remain: ending it is the fixture's part. A daemon with a name has to be
     stopped by the test.
+
+    Starting a supervisor takes longer than most tests. Where a module is marked `one_supervisor`
+    its tests have the home in common, but for those that are marked `own_supervisor`.
     """
-    with private_home() as path:
+    marks = {each.name for each in request.node.iter_markers()}
+    if "one_supervisor" in marks and "own_supervisor" not in marks:
+        path = request.getfixturevalue("common_home")
         monkeypatch.setenv("SPAWNY_HOME", str(path))
+        yield path
+        _fail_for(_left_behind(path))
+    else:
+        with private_home() as path:
+            monkeypatch.setenv("SPAWNY_HOME", str(path))
+            yield path
+
+
+@pytest.fixture(scope="module")
+def common_home() -> Iterator[Path]:
+    """The home of a module's tests, where each daemon's interpreter is started anew: which of them
+    would be forked from a zygote depends on the tests before."""
+    with private_home() as path:
+        config = path / "config"
+        config.mkdir(mode=0o700)
+        (config / "config.toml").write_text("[zygotes]\nenabled = false\n")
         yield path
 
 
@@ -102,19 +130,33 @@ def private_home() -> Iterator[Path]:
     try:
         yield path
     finally:
-        # Proxies in a cycle keep their daemons until the collector comes round.
-        gc.collect()
-        left = _end_everything(path)
+        left = _left_behind(path)
+        _end_everything(path)
         shutil.rmtree(path, ignore_errors=True)
+    _fail_for(left)
+
+
+def _left_behind(home: Path) -> list[str]:
+    """The home's processes that should have ended by themselves, described before they are ended.
+
+    The supervisor stays: it is what ends the rest.
+    """
+    # Proxies in a cycle keep their daemons until the collector comes round.
+    gc.collect()
+    strays = _still_there([each for each in _processes(home) if not _is_supervisor(each)])
+    left = [_describe(each) for each in strays]
+    for stray in strays:
+        _signal(stray.kill)
+    return left
+
+
+def _fail_for(left: list[str]) -> None:
     if left:
         pytest.fail("left running: " + "; ".join(left), pytrace=False)
 
 
-def _end_everything(home: Path) -> list[str]:
-    """End the home's processes; what was left that should have ended by itself."""
-    # The supervisor stays until the rest has settled: it is what ends the rest.
-    strays = [each for each in _processes(home) if not _is_supervisor(each)]
-    left = [_describe(each) for each in _still_there(strays)]
+def _end_everything(home: Path) -> None:
+    """End the supervisor, and what it does not end."""
     supervisors = [each for each in _processes(home) if _is_supervisor(each)]
     for supervisor in supervisors:
         _signal(supervisor.terminate)
@@ -123,7 +165,6 @@ def _end_everything(home: Path) -> list[str]:
     for process in rest:
         _signal(process.kill)
     _still_there(rest)
-    return left
 
 
 def _still_there(processes: list[psutil.Process]) -> list[psutil.Process]:

@@ -1,5 +1,6 @@
 """Virtual environments of other interpreters with chosen packages in them, made by pip and kept."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import sysconfig
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,17 +41,15 @@ def environment(config: pytest.Config, versions: list[str], *requirements: str) 
     key = zlib.crc32(" ".join([base.path, *requirements]).encode())
     folder = _folder(config) / f"{base.label}-{key:08x}"
     python = folder / "bin" / "python"
-    made = folder / "made"
-    if not made.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            _run(base.path, "-m", "venv", str(folder))
-            _run(str(python), *PIP, *requirements)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", None) or str(error)
-            _missing[what] = f"no environment of {what}: {said.strip().splitlines()[-1]}"
-            pytest.skip(_missing[what])
-        made.touch()
+    with _is_missing(folder) as is_missing:
+        if is_missing:
+            try:
+                _run(base.path, "-m", "venv", str(folder))
+                _run(str(python), *PIP, *requirements)
+            except (OSError, subprocess.SubprocessError) as error:
+                said = getattr(error, "stderr", None) or str(error)
+                _missing[what] = f"no environment of {what}: {said.strip().splitlines()[-1]}"
+                pytest.skip(_missing[what])
     return str(python)
 
 
@@ -56,19 +57,21 @@ def released(config: pytest.Config, wheel: Path) -> str:
     """The python of an environment with the spawny of this wheel, and what it needs taken from the
     environment that runs the tests: so no network is needed, nor pip."""
     folder = _folder(config) / f"{wheel.name}-{zlib.crc32(sys.executable.encode()):08x}"
-    made = folder / "made"
-    if not made.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
-        packages = next(folder.glob("lib/python*/site-packages"))
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(packages)
-        ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        # Behind the environment's own, so that the wheel's spawny is found first. What is in the
-        # .pth files there (this checkout, perhaps) is not followed.
-        (packages / "borrowed.pth").write_text("\n".join(sorted(ours)) + "\n")
-        made.touch()
+    with _is_missing(folder) as is_missing:
+        if is_missing:
+            _borrow(folder, wheel)
     return str(folder / "bin" / "python")
+
+
+def _borrow(folder: Path, wheel: Path) -> None:
+    _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+    packages = next(folder.glob("lib/python*/site-packages"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    # Behind the environment's own, so that the wheel's spawny is found first. What is in the
+    # .pth files there (this checkout, perhaps) is not followed.
+    (packages / "borrowed.pth").write_text("\n".join(sorted(ours)) + "\n")
 
 
 def without_ours(home: Path) -> dict[str, str]:
@@ -81,6 +84,23 @@ def _folder(config: pytest.Config) -> Path:
     cache = config.cache
     assert cache is not None, "the cache of pytest keeps the environments: not -p no:cacheprovider"
     return cache.mkdir("environments")
+
+
+@contextmanager
+def _is_missing(folder: Path) -> Iterator[bool]:
+    """Whether it has to be made; none else of the processes that run the tests makes it meanwhile.
+
+    It is there from then on, unless making it raises.
+    """
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = folder / "made"
+        is_missing = not made.exists()
+        if is_missing:
+            shutil.rmtree(folder, ignore_errors=True)
+        yield is_missing
+        if is_missing:
+            made.touch()
 
 
 def _run(*command: str) -> None:

@@ -17,6 +17,8 @@ from spawny import paths
 from tests.cli.processes import COMMAND, environment, spawny
 from tests.end_to_end.processes import is_gone, kill
 
+pytestmark = pytest.mark.one_supervisor
+
 SCRIPT = """
 import os, sibling
 print("hello from", os.environ.get("WHERE"), os.getcwd())
@@ -65,6 +67,7 @@ def stop(*names: str) -> None:
 # --- with nothing there ---------------------------------------------------------------------------
 
 
+@pytest.mark.own_supervisor
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -403,6 +406,7 @@ def test_help_needs_no_zmq():
     assert said.endswith("[]\n")
 
 
+@pytest.mark.own_supervisor
 def test_a_supervisor_that_does_not_start_is_exit_code_4(home, work):
     """The error quotes its log; with SPAWNY_DEBUG there is a traceback."""
     (home / "config").mkdir()

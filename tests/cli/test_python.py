@@ -17,6 +17,8 @@ from tests.cli.processes import COMMAND, Ended, environment, spawny
 from tests.end_to_end.processes import eventually, is_gone
 from tests.interpreters import Interpreter
 
+pytestmark = pytest.mark.one_supervisor
+
 WARM = [*COMMAND, "python", "--name", "warm"]
 
 FORK = """

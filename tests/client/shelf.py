@@ -132,6 +132,12 @@ class Shelf:
 # --- what is left of it all ---
 
 
+def named() -> set[str]:
+    """Shared memory of spawny's that has a name now: others' may come and go, one that is left
+    stays."""
+    return {each for each in os.listdir("/dev/shm") if each.startswith("spawny-")}
+
+
 def mapped() -> int:
     """How many segments this process has mapped."""
     with open("/proc/self/maps") as maps:

@@ -16,7 +16,7 @@ from spawny import aio
 from tests.end_to_end.processes import PATIENCE_SECONDS, Script, eventually, is_gone, kill
 from tests.interpreters import Interpreter
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 SCRIPT = '''
 import asyncio, os, sys, time

@@ -20,7 +20,7 @@ pd = pytest.importorskip("pandas")
 pa = pytest.importorskip("pyarrow")
 
 # Making an environment may take minutes, the first time.
-pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.timeout(900), pytest.mark.one_supervisor]
 
 NUMPYS = {
     "1.16": ["3.7", "3.6"],

@@ -18,6 +18,8 @@ from spawny.client.proxy import reference_of
 from tests.end_to_end.processes import eventually
 from tests.interpreters import Interpreter
 
+pytestmark = pytest.mark.one_supervisor
+
 SCRIPT = """
 import atexit, gc, os, signal, threading, time
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import interpreters
+from tests import interpreters, venvs
 from tests.interpreters import Interpreter
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 REPOSITORY = Path(__file__).parents[2]
 KINDS = Path(__file__).with_name("kinds.py")
@@ -103,7 +103,7 @@ def output_of(*command: str) -> str:
 
 
 @pytest.fixture(scope="session", params=["3.11", "3.12", "3.13"])
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+def client(request: pytest.FixtureRequest) -> str:
     """A Python of this version that a client can run under."""
     version: str = request.param
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
@@ -115,18 +115,7 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     probe = [found[0].path, "-c", "import zmq, psutil, cloudpickle"]
     if subprocess.run(probe, capture_output=True).returncode == 0:
         return found[0].path
-    folder = tmp_path_factory.mktemp("client")
-    python = str(folder / "bin" / "python")
-    commands = [
-        [found[0].path, "-m", "venv", str(folder)],
-        [python, "-m", "pip", "install", "-q", "--retries", "0", *REQUIRED],
-    ]
-    try:
-        for command in commands:
-            subprocess.run(command, check=True, capture_output=True, timeout=INSTALL_SECONDS)
-    except (OSError, subprocess.SubprocessError) as error:
-        pytest.skip(f"{label} cannot be given what a client requires: {error}")
-    return python
+    return venvs.environment(request.config, [version], *REQUIRED)
 
 
 def test_ten_kinds_of_function(client: str, interpreter: Interpreter) -> None:

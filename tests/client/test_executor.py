@@ -15,7 +15,7 @@ from spawny import Executor
 from tests.end_to_end.processes import Script, is_gone, kill
 from tests.interpreters import Interpreter
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 
 def test_under_any_interpreter(interpreter: Interpreter) -> None:

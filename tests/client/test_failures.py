@@ -15,7 +15,7 @@ from spawny.client.failures import describe_exception
 from spawny.kernel.failures import rebuild
 from tests.interpreters import Interpreter
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 # Importable at both ends: its folder is on the caller's path.
 SHARED = """

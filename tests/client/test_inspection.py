@@ -18,7 +18,7 @@ from spawny import ObjectProxy
 from spawny.client.channel import Channel
 from tests.interpreters import Interpreter
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 SCRIPT = '''
 """A module to look at."""

@@ -10,6 +10,8 @@ import spawny
 from spawny import CallTimeout, timeout
 from tests.interpreters import Interpreter
 
+pytestmark = pytest.mark.one_supervisor
+
 SCRIPT = """
 import socket, subprocess, time
 events = []

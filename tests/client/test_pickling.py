@@ -12,6 +12,8 @@ import spawny
 from spawny import DaemonNotFound, StaleReference
 from tests.end_to_end.processes import Script, eventually
 
+pytestmark = pytest.mark.one_supervisor
+
 SCRIPT = """
 class Box:
     def __init__(self):

@@ -22,7 +22,7 @@ import spawny
 from spawny import ObjectProxy
 from tests.end_to_end.processes import eventually, is_gone
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 SCRIPT = '''
 """A module to play with."""

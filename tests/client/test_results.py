@@ -12,7 +12,7 @@ from spawny import ObjectProxy, callback
 from tests.end_to_end.processes import eventually
 from tests.interpreters import Interpreter
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 SCRIPT = """
 import collections, gc, sys, threading, types, weakref

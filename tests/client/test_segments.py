@@ -26,7 +26,7 @@ from tests.client.shelf import is_right, pattern
 from tests.end_to_end.processes import Script, eventually, pause
 from tests.interpreters import Interpreter
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 # In items of four bytes: beside the pickle, in a segment with others, in one of its own.
 SIZES = [0, 100, 10_000, 100_000, 1_000_000]
@@ -133,13 +133,13 @@ def test_without_nameless_files(daemon: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delattr(os, "O_TMPFILE")
     daemon.set_in("memory", "memfd_create", None)
     daemon.lose_nameless_files()
-    before = set(os.listdir("/dev/shm"))
+    before = shelf.named()
     exchange(daemon)
     array = daemon.echo(pattern(100_000, 0))
     found = shelf.mapped_at(array.ctypes.data)
     assert found is not None
     assert "spawny-" in found
-    assert set(os.listdir("/dev/shm")) <= before
+    assert eventually(lambda: shelf.named() <= before)
 
 
 def test_without_preallocation(daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from spawny.client.scope import Scope
 from tests.end_to_end.processes import Script, eventually, kill
 from tests.interpreters import Interpreter
 
+pytestmark = pytest.mark.one_supervisor
+
 SCRIPT = """
 import os, time, weakref
 events = []

@@ -16,7 +16,7 @@ from spawny.kernel import wire
 from tests.end_to_end.processes import eventually
 from tests.interpreters import Interpreter
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 SCRIPT = """
 import decimal, itertools, sys, threading

@@ -13,7 +13,7 @@ import spawny
 from tests import interpreters
 from tests.end_to_end.processes import Script
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 ECHO = "def echo(x):\n    return x\ndef apply(f, *args):\n    return f(*args)\n"
 

@@ -13,6 +13,8 @@ from spawny import Executor
 from tests.end_to_end.processes import Script, eventually, kill
 from tests.interpreters import Interpreter
 
+pytestmark = pytest.mark.one_supervisor
+
 
 @pytest.fixture(autouse=True)
 def stopped(home: Path) -> Iterator[None]:

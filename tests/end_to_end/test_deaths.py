@@ -10,7 +10,7 @@ import pytest
 import spawny
 from tests.end_to_end.processes import PATIENCE_SECONDS, Script, eventually, is_gone, kill, pause
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 WORKER = """
 import os, signal, time

@@ -8,7 +8,7 @@ import spawny
 from tests.end_to_end.processes import Script, is_gone
 from tests.interpreters import Interpreter
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 CLIENT = """
 import sys

@@ -15,6 +15,8 @@ from spawny.control import DaemonStatus
 from tests.end_to_end.processes import eventually, is_gone
 from tests.interpreters import Interpreter
 
+pytestmark = pytest.mark.one_supervisor
+
 SCRIPT = """
 import os, time
 
@@ -230,6 +232,7 @@ def configure(home: Path, figures: str) -> None:
     (home / "config" / "config.toml").write_text(f"[supervisor]\n{figures}\n")
 
 
+@pytest.mark.own_supervisor
 def test_c_code_that_keeps_the_lock_past_the_deadline_ends_with_its_daemon(
     run: Any, home: Path
 ) -> None:
@@ -251,6 +254,7 @@ def test_what_does_not_fit_into_memory_is_refused_in_figures(home: Path) -> None
     assert "(memory_reserve_bytes)" in now.reason
 
 
+@pytest.mark.own_supervisor
 def test_without_a_reserve_nothing_is_refused(run: Any, home: Path) -> None:
     """A figure of 0 switches the guard off."""
     configure(home, "memory_reserve_bytes = 0")

@@ -17,6 +17,8 @@ from spawny.client.proxy import reference_of
 from tests.end_to_end.processes import is_gone, kill
 from tests.interpreters import Interpreter
 
+pytestmark = pytest.mark.one_supervisor
+
 COUNTING = """
 import os, threading, time
 class Counter:

@@ -12,7 +12,7 @@ import spawny
 from tests.end_to_end.processes import Script, eventually, is_gone, pause
 from tests.interpreters import Interpreter
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 SCRIPT = "import os, sys\nstate = []\ndef pid():\n    return os.getpid()\n"
 

@@ -35,7 +35,7 @@ def say_hello(who):
 print(say_hello("process"))
 """
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 
 class Greeting:
