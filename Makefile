@@ -65,8 +65,9 @@ help:  ## list the targets
 
 venv: .venv/.dev  ## make .venv with spawny and all development tools in it
 
-test: .venv/.dev  ## run the tests; PYTEST_ARGS="-k name" selects
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# A process per core, each with tests that lie together: many have a supervisor in common.
+test: .venv/.dev  ## run the tests; PYTEST_ARGS="-k name" selects, "-n 0 --pdb" debugs
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 OPERATIONS ?= 1000000
 

@@ -22,6 +22,13 @@ async def noted(text):
     return text
 """
 
+# The kernel's patience for results, shortened.
+IMPATIENT = """
+import sys
+for name in ("tasks", "guard"):
+    sys.modules["_spawny_kernel." + name].FETCH_SECONDS = 0.2
+"""
+
 LOSING = """
 import signal, time
 def lose():
@@ -119,7 +126,7 @@ def test_a_successor_waits_until_results_of_coroutines_are_fetched(
 def test_a_successor_does_not_wait_for_ever(interpreter: Interpreter) -> None:
     """A client that is stopped fetches nothing."""
     with bare_daemon(interpreter.path) as daemon:
-        daemon.load(SLEEP)
+        daemon.load(IMPATIENT + SLEEP)
         caller = daemon.peer("one")
         assert caller.ask(wire.AWAIT, wire.ROOT, "noted", ("done",), {})[0] == wire.REFERENCE
         daemon.link.send("recycle", reason="enough", token="t")
