@@ -269,7 +269,7 @@ def test_one_that_is_sent_often_is_let_go(home: Path, interpreter: Interpreter) 
     m = spawny.run_script(SCRIPT + "import gc", interpreter.path)
     callbacks = reference_of(m).session.callbacks
     function = callback(lambda: 1)
-    for _ in range(5000):
+    for _ in range(1000):
         m.call(function)
     assert eventually(lambda: (m.gc.collect(), not len(callbacks))[1])
     m.terminate_daemon()

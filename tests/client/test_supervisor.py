@@ -288,7 +288,8 @@ def test_a_silent_supervisor_is_an_error(home, router, monkeypatch):
     """One that is stopped or hangs answers neither question nor action."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
     router("mute")
-    for ask in (connect().stop, connect().status):
+    hasty = connect(answer_seconds=0.2)
+    for ask in (hasty.stop, hasty.status):
         with pytest.raises(errors.SupervisorUnavailable, match="has not answered"):
             ask("etl")
 

@@ -134,12 +134,12 @@ def test_one_that_prints_without_end(zoo: Zoo) -> None:
 def test_one_that_hangs_is_ended_with_its_children(zoo: Zoo) -> None:
     """Whatever it ignores; and the others have answered by then."""
     hanging = zoo.hanging()
-    reports = probe.probe([hanging, sys.executable], os.environ, 5.0)
+    reports = probe.probe([hanging, sys.executable], os.environ, 2.0)
     path, report = next(reports)
     assert (path, report.problem) == (sys.executable, "")
     pids = zoo.hanging_pids()
     path, report = next(reports)
-    assert (path, report.problem) == (hanging, "it did not answer within 5 s")
+    assert (path, report.problem) == (hanging, "it did not answer within 2 s")
     assert report.is_passing
     for pid in pids:
         wait_for_end(pid)

@@ -152,13 +152,26 @@ def test_references_beside_the_root_become_stale(run: Any) -> None:
     assert root.held.pid() == root.pid() != before
 
 
-def test_calls_of_many_threads_get_through(run: Any) -> None:
-    """Every one of them is made, over several processes."""
-    root = run(max_calls=20)
+def test_calls_of_many_threads_get_through(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every one of them is made, over several processes, each being one request to the root."""
+    (tmp_path / "limited_here.py").write_text(
+        "import os\nclass Worker:\n    def pid(self): return os.getpid()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    definition = spawny.InstanceDefinition("limited_here", "Worker")
+    root = spawny.run_object(definition, name="limited", max_calls=20)
+    pids: set[int] = set()
+
+    def work() -> None:
+        while len(pids) < 3:
+            pids.add(root.pid())
+
     with ThreadPoolExecutor(4) as pool:
-        pids = list(pool.map(lambda _: root.pid(), range(100)))
-    assert len(pids) == 100
-    assert len(set(pids)) > 2
+        for each in [pool.submit(work) for _ in range(4)]:
+            each.result()
+    spawny.connect().stop("limited")
 
 
 def test_a_coroutine_and_its_result_come_first(run: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 import spawny
 from tests.end_to_end.processes import PATIENCE_SECONDS, Script, is_gone, kill, pause
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
 
 ECHO = """
 import os
@@ -195,7 +195,8 @@ def die():
     assert is_gone(child)
 
 
-@pytest.mark.parametrize("round_", range(10))
+@pytest.mark.own_supervisor
+@pytest.mark.parametrize("round_", range(4))
 def test_fifty_cold_starts(round_: int) -> None:
     """50 processes that start at the same moment get one supervisor and 50 right answers."""
     script = (
