@@ -37,8 +37,12 @@ def hold(library, path):
 def end_main_thread():
     libc.pthread_exit(None)
 def keep_the_lock(path):
-    # PyDLL keeps the interpreter's lock, so that no thread runs until somebody opens the other end.
-    threading.Thread(target=ctypes.PyDLL(None).open, args=(path.encode(), os.O_RDONLY)).start()
+    # PyDLL keeps the interpreter's lock, so that no thread runs until somebody opens the other end
+    # for the second time.
+    def keep():
+        open(path).close()
+        ctypes.PyDLL(None).open(path.encode(), os.O_RDONLY)
+    threading.Thread(target=keep).start()
 """
 
 
@@ -111,7 +115,10 @@ def test_unresponsive(home: Path, fifo: Path) -> None:
     config.parent.mkdir(mode=0o700)
     config.write_text("[supervisor]\nunresponsive_after_seconds = 0.5\n")
     worker = spawny.run_script(WORKER, name="worker")
-    spawny.oneway(worker.keep_the_lock)(str(fifo))
+    worker.keep_the_lock(str(fifo))
+    assert is_shown_as("ready")  # a call that were known to run would be what it does
+    with open(fifo, "w"):
+        pass
     assert is_shown_as("unresponsive")
     assert "has not answered" in spawny.connect().status("worker").reason
     with open(fifo, "w"):
