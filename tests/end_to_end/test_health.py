@@ -36,11 +36,10 @@ def hold(library, path):
     ctypes.CDLL(library).hold(path.encode())
 def end_main_thread():
     libc.pthread_exit(None)
-def keep_the_lock(path):
-    # PyDLL keeps the interpreter's lock, so that no thread runs until somebody opens the other end
-    # for the second time.
+def keep_the_lock(go, path):
+    # PyDLL keeps the interpreter's lock, so that no thread runs until somebody opens the other end.
     def keep():
-        open(path).close()
+        open(go).close()
         ctypes.PyDLL(None).open(path.encode(), os.O_RDONLY)
     threading.Thread(target=keep).start()
 """
@@ -115,9 +114,11 @@ def test_unresponsive(home: Path, fifo: Path) -> None:
     config.parent.mkdir(mode=0o700)
     config.write_text("[supervisor]\nunresponsive_after_seconds = 0.5\n")
     worker = spawny.run_script(WORKER, name="worker")
-    worker.keep_the_lock(str(fifo))
+    go = fifo.with_name("go")
+    os.mkfifo(go)
+    worker.keep_the_lock(str(go), str(fifo))
     assert is_shown_as("ready")  # a call that were known to run would be what it does
-    with open(fifo, "w"):
+    with open(go, "w"):
         pass
     assert is_shown_as("unresponsive")
     assert "has not answered" in spawny.connect().status("worker").reason
