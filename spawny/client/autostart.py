@@ -32,6 +32,9 @@ READY_SECONDS = 20.0
 # says why, comes before that of those who wait for it.
 START_LOCK_SECONDS = 30.0
 
+# What lives says something to whoever connects, within a millisecond or two.
+GREETING_SECONDS = 1.0
+
 LOG_TAIL_BYTES = 4096
 
 # Run by an interpreter of its own between the client and the supervisor, which is thereby nobody's
@@ -67,7 +70,7 @@ def is_socket_there(paths: Paths) -> bool:
 
 
 def supervisor_listens(paths: Paths) -> bool:
-    """Whether a supervisor accepts connections here; raises `UnsafePath` as above."""
+    """Whether a supervisor takes connections here; raises `UnsafePath` as above."""
     if not is_socket_there(paths):
         return False
     with socket.socket(socket.AF_UNIX) as probe:
@@ -78,7 +81,14 @@ def supervisor_listens(paths: Paths) -> bool:
             return True  # its backlog is full: busy, not absent
         except (FileNotFoundError, ConnectionRefusedError):
             return False
-    return True
+        # One that was killed listens until the system has come to close that. What lives greets.
+        probe.settimeout(GREETING_SECONDS)
+        try:
+            return probe.recv(1) != b""
+        except ConnectionResetError:
+            return False
+        except TimeoutError:
+            return True  # it is stopped, say
 
 
 def ensure_supervisor(paths: Paths) -> None:

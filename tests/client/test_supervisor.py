@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -234,6 +237,34 @@ def test_a_question_is_asked_again_when_the_supervisor_dies_in_it(home, router):
     dying = router("dies")
     assert connect().list() == []
     assert said(dying) == "ListDaemons"
+
+
+def test_a_supervisor_that_dies_is_not_taken_for_one_that_serves(home):
+    """It may take a connection just before the system closes its socket."""
+    where = paths.locate()
+    paths.make_private(where.runtime)
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(where.supervisor_socket))
+        dying.listen()
+
+        def die() -> None:
+            select.select([dying], [], [])
+            dying.close()
+
+        thread = threading.Thread(target=die)
+        thread.start()
+        assert not autostart.supervisor_listens(where)
+        thread.join()
+
+
+def test_a_supervisor_that_is_stopped_is_not_taken_for_dead(home, monkeypatch):
+    """It takes connections, and says nothing."""
+    monkeypatch.setattr(autostart, "GREETING_SECONDS", 0.05)
+    connect()
+    pid = connect().version().pid
+    os.kill(pid, signal.SIGSTOP)
+    assert autostart.supervisor_listens(paths.locate())
+    os.kill(pid, signal.SIGCONT)
 
 
 def test_a_start_is_asked_again_when_the_supervisor_dies_in_it(home, router):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from spawny import control
+from spawny.settings import Settings
 from spawny.supervisor import actions, events
 from spawny.supervisor.journal import _content
 from spawny.supervisor.lifecycle import State
@@ -320,6 +321,16 @@ def test_one_that_cannot_tell_of_its_call_is_ended_too(world: World) -> None:
     assert "C code that keeps the interpreter's lock took more than 2 s" in (
         world.record().life.reason
     )
+
+
+def test_a_grace_that_is_configured_anew_counts_at_once() -> None:
+    """For what was awaited with the old one, too."""
+    world = World(settings=Settings(stop_grace_seconds=1000.0))
+    process = ready(world, call_deadline=2.0)
+    world.wait(world.settings.health_interval_seconds)
+    world.reload(settings=Settings(stop_grace_seconds=1.0))
+    world.wait(3 + PONG_SECONDS)
+    assert process.signals[0] == "SIGTERM"
 
 
 def test_one_that_somebody_stopped_is_not(world: World) -> None:
