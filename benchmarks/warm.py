@@ -27,7 +27,7 @@ import spawny
 # From run_script to the first answer, in a client that is warm as well.
 NUMPY_GOAL_MILLISECONDS = 10.0
 DAEMONS_PER_SECOND_GOAL = 200.0
-PSS_GOAL_MB = 4.0
+PSS_GOAL_MIB = 4.0
 
 SCRIPT = "def answer():\n    return 42"
 
@@ -74,7 +74,7 @@ def measure(rounds: int) -> Section:
         times = interleave(ways, rounds)
         with _using(warm):
             per_second = max(_daemons_a_second() for _ in range(3))
-            memory = _idle_megabytes()
+            memory = _idle_mebibytes()
     figures = [
         Figure(
             way,
@@ -98,7 +98,10 @@ def measure(rounds: int) -> Section:
                 note=f"the best of three times {CROWD}",
             ),
             Figure(
-                "PSS of an idle forked daemon, beside nine others", memory, "MB", limit=PSS_GOAL_MB
+                "PSS of an idle forked daemon, beside nine others",
+                memory,
+                "MiB",
+                limit=PSS_GOAL_MIB,
             ),
         ),
     )
@@ -162,7 +165,7 @@ def _daemons_a_second() -> float:
     return len(proxies) / took
 
 
-def _idle_megabytes() -> float:
+def _idle_mebibytes() -> float:
     proxies = [
         spawny.run_script("import os\ndef pid():\n    return os.getpid()", preload=["json"])
         for _ in range(10)
@@ -172,7 +175,7 @@ def _idle_megabytes() -> float:
     found = []
     for pid in pids:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        found += [int(each.split()[1]) / 1000 for each in lines if each.startswith("Pss:")]
+        found += [int(each.split()[1]) / 1024 for each in lines if each.startswith("Pss:")]
     for proxy in proxies:
         proxy.terminate_daemon()
     return statistics.median(found)

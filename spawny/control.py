@@ -504,13 +504,20 @@ class Envelope:
 def encode(message: Message, request_id: int = 0) -> list[bytes]:
     """The frames of a message."""
     binary: list[bytes] = []
-    header: dict[str, Any] = {
+    header = header_of(message, request_id, binary)
+    return [json.dumps(header, separators=(",", ":")).encode(), *binary]
+
+
+def header_of(
+    message: Message, request_id: int = 0, binary: list[bytes] | None = None
+) -> dict[str, Any]:
+    """The first frame as what its JSON says; what the others are is added to `binary`."""
+    return {
         "protocol": protocol_of(message),
         "id": request_id,
         "type": type(message).__name__,
-        "body": _to_json(message, binary),
+        "body": _to_json(message, [] if binary is None else binary),
     }
-    return [json.dumps(header, separators=(",", ":")).encode(), *binary]
 
 
 def protocol_of(message: Message) -> int:

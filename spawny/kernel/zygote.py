@@ -266,9 +266,10 @@ class _Refusal(Exception):
 
 
 def _fork():
+    if sys.version_info < (3, 12):
+        return os.fork()
     with warnings.catch_warnings():
-        # Since Python 3.12 for any thread, even an expendable one.
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)  # for any thread, an expendable one too
         return os.fork()
 
 

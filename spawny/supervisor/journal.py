@@ -96,7 +96,10 @@ class Journal:
 
     def _keep(self, path: Path) -> str | None:
         try:
-            self._put(path, self._unkept[path])
+            if path.exists():
+                self._put(path, self._unkept[path])
+            else:  # in its place at once: nobody reads it before an entry speaks of it
+                _write(path, self._unkept[path])
         except OSError as error:
             return _in_words(path, error)
         del self._unkept[path]
@@ -182,15 +185,8 @@ class Journal:
     def _put(self, path: Path, content: bytes) -> None:
         # A daemon's name begins with a letter or a digit: this is none's.
         temporary = self._directory / f"_{path.name}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            with open(os.open(temporary, flags, 0o600), "wb") as file:
-                file.write(content)
-            temporary.replace(path)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)  # it may be what fills the disk
-            raise
+        _write(temporary, content)
+        temporary.replace(path)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -259,10 +255,9 @@ class Journal:
 
 
 def _content(record: Record) -> dict[str, Any]:
-    header, _ = control.encode(replace(record.request, definition=b""))
     return {
         "format": FORMAT,
-        "request": json.loads(header),
+        "request": control.header_of(replace(record.request, definition=b"")),
         "interpreter": asdict(record.interpreter),
         "state": _standing(record),
         "restore": (record.comes_back and record.life.recycle) or record.restore,
@@ -297,6 +292,17 @@ def _ending(content: Any) -> Ending:
     known["at"] -= shift
     known["began_at"] -= shift
     return Ending(**known)
+
+
+def _write(path: Path, content: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        with open(os.open(path, flags, 0o600), "wb") as file:
+            file.write(content)
+    except OSError:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # it may be what fills the disk
+        raise
 
 
 def _size(path: Path) -> int:

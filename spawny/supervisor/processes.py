@@ -143,7 +143,7 @@ class Processes:
     @property
     def interval(self) -> float | None:
         """How often to call `exited` without a reason; None: only when a descriptor is readable."""
-        return _POLL_SECONDS if any(each.pidfd is None for each in self._watched.values()) else None
+        return None if len(self._by_pidfd) == len(self._watched) else _POLL_SECONDS
 
     def have_ended(self, ready: Iterable[int]) -> bool:
         """Whether one of these descriptors tells of an end."""
