@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ..address import call_socket, runtime_directory
@@ -165,18 +166,23 @@ def _directory(cwd: str | os.PathLike[str] | None) -> str:
 
 def source_directories() -> list[str]:
     """The caller's own places on `sys.path`: not the interpreter's, nor any site-packages."""
-    prefixes = {os.path.realpath(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
+    prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix)
     found = []
     for entry in sys.path:
         try:
             path = os.path.abspath(entry)  # "" is the current directory, which may be gone
         except FileNotFoundError:
             continue
-        real = os.path.realpath(path)
-        if "site-packages" in real.split(os.sep) or "dist-packages" in real.split(os.sep):
-            continue
-        if any(real == prefix or real.startswith(prefix + os.sep) for prefix in prefixes):
-            continue
-        if os.path.exists(path) and path not in found:
+        if path not in found and not _is_installed(path, prefixes) and os.path.exists(path):
             found.append(path)
     return found
+
+
+@cache
+def _is_installed(path: str, prefixes: tuple[str, ...]) -> bool:
+    real = os.path.realpath(path)
+    parts = real.split(os.sep)
+    if "site-packages" in parts or "dist-packages" in parts:
+        return True
+    inside = {os.path.realpath(prefix) for prefix in prefixes}
+    return any(real == prefix or real.startswith(prefix + os.sep) for prefix in inside)

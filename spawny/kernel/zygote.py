@@ -226,9 +226,10 @@ class Zygote:
                 is_stale = isinstance(error, _Refusal) and error.is_stale
                 self.say("refused", id=header["id"], reason=str(error), is_stale=is_stale)
                 continue
-            self._become(header, descriptors[0])
+            # Before the rest: whoever asked for it connects meanwhile.
             self.say("forked", id=header["id"], pid=os.getpid())
             self._sock.close()
+            self._become(header, descriptors[0])
             os.write(mouth, b"!")
             os.close(mouth)
             return (name, token, runtime), listener, self._made
