@@ -23,7 +23,8 @@ OF_IMPORT = {
 OF_ATTACH = {
     *OF_IMPORT,
     *("spawny.address", "spawny.errors"),
-    *("spawny.kernel", "spawny.kernel.buffers", "spawny.kernel.sessions", "spawny.kernel.wire"),
+    *("spawny.kernel", "spawny.kernel.buffers", "spawny.kernel.sessions", "spawny.kernel.spin"),
+    "spawny.kernel.wire",
     "_spawny_kernel_buffers",
     "spawny.client",
     *("spawny.client.launch", "spawny.client.session", "spawny.client.channel"),
