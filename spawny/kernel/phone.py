@@ -45,7 +45,11 @@ class Phone:
             self._guard.hung_up(self.connection)
         self.ring_at = None
         self._guard.look_after_socket()
-        sock = away_from_stdio(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            sock = away_from_stdio(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        except OSError:  # there are no descriptors, for now
+            self.ring_at = time.monotonic() + LINK_RETRY_SECONDS
+            return
         try:
             sock.setblocking(False)  # a supervisor that is stopped must not stop us
             sock.connect(self._path)
