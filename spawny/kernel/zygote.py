@@ -166,7 +166,7 @@ class Zygote:
             module, target = self._whose.get(each), _target(each)
             if module is not None and target not in _HARMLESS:
                 raise Unfit("%s leaves %s open" % (module, target))
-        _fork_and_wait(lambda: None)
+        _fork_for_trial()
         deadline = time.monotonic() + THREAD_SECONDS
         while self._others() and time.monotonic() < deadline:
             os.sched_yield()
@@ -274,14 +274,10 @@ def _fork():
         return os.fork()
 
 
-def _fork_and_wait(action):
-    """Have a child do `action()` and end."""
+def _fork_for_trial():
     pid = _fork()
     if not pid:
-        try:
-            action()
-        finally:
-            os._exit(0)
+        os._exit(0)
     _, status = os.waitpid(pid, 0)
     if status:
         os._exit(1)

@@ -234,6 +234,7 @@ class Supervisor:
         self._zygotes.close()
         self._daemons.close_all()
         self._clients.close()
+        self._watch.close()
 
     # --- one turn of the loop -------------------------------------------------------------------
 
