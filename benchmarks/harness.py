@@ -100,11 +100,12 @@ def run_milliseconds(command: Sequence[str]) -> float:
 
 
 @contextmanager
-def private_home() -> Iterator[Path]:
-    """A SPAWNY_HOME with a supervisor of its own; both are gone afterwards."""
+def private_home(base: str | None = None) -> Iterator[Path]:
+    """A SPAWNY_HOME with a supervisor of its own, in `base` or where temporary files are; both are
+    gone afterwards."""
     import spawny
 
-    base = tempfile.gettempdir()
+    base = base or tempfile.gettempdir()
     if len(os.fsencode(base)) > _HOME_LIMIT_BYTES:
         base = "/tmp"
     home = Path(tempfile.mkdtemp(prefix="sp-bench-", dir=base))

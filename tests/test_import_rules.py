@@ -167,7 +167,7 @@ def test_parts_import_only_what_is_below_them(part: str, allowed: set[str]) -> N
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("zmq", {"client/supervisor.py", "supervisor/sockets.py"}),
+        ("zmq", {"client/conversation.py", "supervisor/sockets.py"}),
         ("psutil", {"supervisor/health.py", "supervisor/proctable.py"}),
     ],
 )

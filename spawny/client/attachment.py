@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+from contextlib import suppress
 
-from ..errors import CallTimeout, InvalidRequest
+from ..errors import CallTimeout, InvalidRequest, SpawnyError
 from ..kernel import buffers, wire
 from .channel import Channel, ChannelClosed
 from .references import run_of
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 # A daemon's control thread greets at once, however long a call or a definition takes.
 GREETING_SECONDS = 10.0
+
+# But one that was just made waits for its definition, which a supervisor sends. After such a
+# silence it is seen to that there is one.
+SILENCE_SECONDS = 0.5
 
 
 class Attachment:
@@ -38,7 +43,7 @@ class Attachment:
         channel = Channel(self._path, GREETING_SECONDS, session)
         try:
             channel.sock.sendall(self.hello(wire.ROLE_CALLS))
-            kind, _, body = channel.next_frame()
+            kind, body = _greeting(channel)
             if kind == wire.ERROR:
                 raise exception_of(session, body)
             self.started = pickle.loads(body)
@@ -106,3 +111,20 @@ class Attachment:
         if self._is_known:
             self._parent_id, self._is_known = self.session_id, False
         self.session_id = os.urandom(8).hex()
+
+
+def _greeting(channel: Channel) -> tuple[int, bytes]:
+    channel.sock.settimeout(SILENCE_SECONDS)
+    try:
+        kind, _, body = channel.next_frame()
+    except TimeoutError as error:
+        if error.errno is not None:
+            raise
+        from ..paths import locate
+        from .autostart import ensure_supervisor
+
+        with suppress(SpawnyError):  # it may be that the daemon is only slow
+            ensure_supervisor(locate())
+        channel.sock.settimeout(GREETING_SECONDS)
+        kind, _, body = channel.next_frame()
+    return kind, body

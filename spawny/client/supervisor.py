@@ -1,15 +1,12 @@
-"""Asking the supervisor: the client's side of the control plane, and its only file with zmq.
+"""Asking the supervisor: what a client can have of it, a request at a time.
 
-The one rule: a request is a conversation of its own. Its zmq context lives from the question to the
-answer, so that there is nothing for a fork to inherit, for Ctrl-C to leave half done, for threads
-to share or for the interpreter to wait for at its exit; it costs 0.7 ms. The supervisor's death
-ends a conversation at once, where zmq by itself would silently wait for the next supervisor.
+What may be asked twice is, where the supervisor dies meanwhile; what must not be carried out twice
+is asked with a token, by which the next supervisor knows it again.
 """
 
 from __future__ import annotations
 
 import builtins
-import math
 import os
 import secrets
 import signal
@@ -21,14 +18,11 @@ from dataclasses import fields, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import zmq
-
 from .. import __version__
 from ..control import (
     DaemonStatus,
     Done,
     DumpStacks,
-    Envelope,
     Event,
     ExplainDaemon,
     Explanation,
@@ -38,10 +32,7 @@ from ..control import (
     ListDaemons,
     Listing,
     ListZygotes,
-    MalformedMessage,
     Message,
-    Progress,
-    Refused,
     Reload,
     Reloaded,
     RenewDaemon,
@@ -56,8 +47,6 @@ from ..control import (
     Welcome,
     ZygoteListing,
     ZygoteStatus,
-    decode,
-    encode,
     protocol_of,
 )
 from ..errors import (
@@ -70,7 +59,15 @@ from ..errors import (
 from ..paths import Paths, check_name, locate
 from . import follow as following
 from .asker import asker
-from .autostart import ensure_supervisor, is_socket_there, python_path, supervisor_listens
+from .autostart import ensure_supervisor, python_path, supervisor_listens
+from .conversation import (
+    ANSWER_SECONDS,
+    PING_ID,
+    REQUEST_ID,
+    ConnectionLost,
+    Conversation,
+    NotConnected,
+)
 from .ending import wait_gone
 
 if TYPE_CHECKING:
@@ -79,10 +76,6 @@ if TYPE_CHECKING:
     from .proxy import ObjectProxy
 
 __all__ = ["Supervisor", "connect", "ensure_supervisor"]
-
-# A supervisor answers within milliseconds; a listing waits for its daemons a second or two. So long
-# without a word means that it is stopped or hangs.
-ANSWER_SECONDS = 10.0
 
 # The supervisor itself refuses a start that takes longer than its start_timeout; what comes on top
 # is the end of a replaced daemon (8 s by default) and the answer's way.
@@ -100,35 +93,10 @@ UPGRADE_SECONDS = 45.0
 # Some seconds for each broken interpreter that is met while those of declared daemons are sought.
 RELOAD_SECONDS = 60.0
 
-# Another supervisor is another conversation. (libzmq's own "never", -1, makes it drop the messages
-# that were not read yet when the connection ends: a last answer could be lost.)
-_NEVER_MILLISECONDS = 24 * 3600 * 1000
-
-# One request per conversation, and at times the question whether the supervisor still lives.
-_REQUEST_ID = 1
-_PING_ID = 2
-
-_CONNECTED = zmq.EVENT_HANDSHAKE_SUCCEEDED
-_LOST = (
-    zmq.EVENT_DISCONNECTED
-    | zmq.EVENT_CLOSED  # the first connect failed
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
-
 Answer = TypeVar("Answer", bound=Message)
 
 # What must not be carried out twice.
 _Once = StopDaemon | RestartDaemon | InterruptDaemon | Shutdown
-
-
-class _NotConnected(SupervisorUnavailable):
-    """Nobody took the connection, so that the request was certainly not heard."""
-
-
-class _ConnectionLost(SupervisorUnavailable):
-    """The supervisor ended before it answered; whether it acted on the request is not known."""
 
 
 def connect(*, start: bool = True, answer_seconds: float = ANSWER_SECONDS) -> Supervisor:
@@ -283,7 +251,7 @@ class Supervisor:
             try:
                 _checked(conversation.ask(request, UPGRADE_SECONDS), Done)
                 conversation.wait_lost(self._answer_seconds)
-            except _ConnectionLost:
+            except ConnectionLost:
                 pass  # the answer with it; who serves now tells how it went
 
     def _replace(self, before: Welcome) -> None:
@@ -340,11 +308,11 @@ class Supervisor:
         silence = self._answer_seconds if silence is None else silence
         for tries_left in reversed(range(TRIES)):
             try:
-                with closing(_Conversation(self._paths, self._answer_seconds)) as conversation:
+                with closing(Conversation(self._paths, self._answer_seconds)) as conversation:
                     return _checked(conversation.ask(request, silence), answer)
             except VersionMismatch as error:
                 raise self._mismatch(request, error) from error
-            except (_NotConnected, _ConnectionLost):
+            except (NotConnected, ConnectionLost):
                 if not tries_left:
                     raise
             self.ensure()
@@ -359,19 +327,19 @@ class Supervisor:
     ) -> Answer:
         """Ask something that may take long and must not be done twice."""
         request = replace(request, token=secrets.token_hex(16))
-        lost: _ConnectionLost | None = None
+        lost: ConnectionLost | None = None
         for _ in range(TRIES):
             try:
                 with closing(self._connected(ensures=lost is None)) as conversation:
                     done = _checked(conversation.ask_patiently(request, progress), answer)
                     if isinstance(request, Shutdown):
-                        conversation.wait_lost(ANSWER_SECONDS)
+                        conversation.wait_lost(self._answer_seconds)
                     return done
-            except _ConnectionLost as error:
+            except ConnectionLost as error:
                 lost = lost or error
                 # After an upgrade somebody serves, and knows what became of the request.
                 request = replace(request, again=True)
-            except _NotConnected:
+            except NotConnected:
                 # The end of the one before may have met this connection, too.
                 if lost is None or not supervisor_listens(self._paths):
                     break
@@ -399,16 +367,16 @@ class Supervisor:
             f" spawny {__version__} asks of it ({_needing(request)}): run spawny supervisor upgrade"
         )
 
-    def _connected(self, *, ensures: bool = True) -> _Conversation:
+    def _connected(self, *, ensures: bool = True) -> Conversation:
         """A conversation that has begun: what is sent then, the supervisor has heard."""
         try:
-            return _Conversation(self._paths, self._answer_seconds).begun()
-        except _NotConnected:
+            return Conversation(self._paths, self._answer_seconds).begun()
+        except NotConnected:
             if not ensures:
                 raise
             # It ended since it was last seen, perhaps because nobody needed it.
             self.ensure()
-            return _Conversation(self._paths, self._answer_seconds).begun()
+            return Conversation(self._paths, self._answer_seconds).begun()
 
     def _watch(self) -> Generator[Any, None, None]:
         """None when subscribed, then the events; whatever the number of upgrades."""
@@ -419,7 +387,7 @@ class Supervisor:
                 for event in self._watch_one(is_first):
                     is_upgrading = event is not None and event.kind == "upgrading"
                     yield event
-            except _ConnectionLost:
+            except ConnectionLost:
                 if not is_upgrading:
                     raise
             is_first = False
@@ -427,11 +395,11 @@ class Supervisor:
     def _watch_one(self, is_first: bool) -> Generator[Event | None, None, None]:
         """The events of one supervisor."""
         with closing(self._connected()) as conversation:
-            conversation.send(WatchEvents(), _REQUEST_ID)
+            conversation.send(WatchEvents(), REQUEST_ID)
             # Requests are taken in order: whoever answers this knows of the one before.
-            conversation.send(Hello(__version__), _PING_ID)
+            conversation.send(Hello(__version__), PING_ID)
             early = []
-            while (envelope := conversation.receive(ANSWER_SECONDS)).request_id != _PING_ID:
+            while (envelope := conversation.receive(self._answer_seconds)).request_id != PING_ID:
                 early.append(envelope.message)
             if is_first:
                 yield None
@@ -454,133 +422,6 @@ class Supervisor:
             except (DaemonNotFound, SupervisorUnavailable):
                 pass
         return os.fspath(self._paths.log_file(name))
-
-
-class _Conversation:
-    """One connection to the supervisor that runs now: it breaks with it."""
-
-    def __init__(self, paths: Paths, answer_seconds: float) -> None:
-        self._paths = paths
-        self._answer_seconds = answer_seconds
-        if not is_socket_there(paths):
-            raise _NotConnected(f"no supervisor runs at {paths.supervisor_socket}")
-        self._pid = os.getpid()
-        self._has_begun = False
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._sockets: list[zmq.Socket[bytes]] = []
-        try:
-            self._socket = self._context.socket(zmq.DEALER)
-            self._sockets.append(self._socket)
-            self._socket.reconnect_ivl = _NEVER_MILLISECONDS
-            self._monitor = self._socket.get_monitor_socket(_CONNECTED | _LOST)
-            self._sockets.append(self._monitor)
-            self._poller = zmq.Poller()
-            self._poller.register(self._socket, zmq.POLLIN)
-            self._poller.register(self._monitor, zmq.POLLIN)
-            self._socket.connect(f"ipc://{paths.supervisor_socket}")
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Drop the connection, and whatever was not sent yet."""
-        # By name: Context.destroy() knows its sockets by weak references, which are dead already
-        # when the garbage collector ends an abandoned conversation, and would wait for ever. In a
-        # forked child none of this does anything: the sockets are its parent's.
-        for each in self._sockets:
-            each.close(linger=0)
-        self._context.term()
-
-    def begun(self) -> _Conversation:
-        """This one, once the supervisor has taken the connection."""
-        try:
-            if not self._monitor.poll(math.ceil(self._answer_seconds * 1000)):
-                raise self._silent(self._answer_seconds)
-            self._hear_news()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def _hear_news(self) -> None:
-        """Of the connection; raises where that is none, or none any more."""
-        # zmq_socket_monitor(3): a uint16 in the machine's order comes first. What pyzmq has to read
-        # it imports asyncio, at half the price of all else that a start needs here.
-        event, *_ = self._monitor.recv_multipart()
-        if int.from_bytes(event[:2], sys.byteorder) == _CONNECTED:
-            self._has_begun = True
-        elif self._has_begun:
-            raise _ConnectionLost(
-                f"the supervisor ended before it answered; see {self._paths.supervisor_log}"
-            )
-        else:
-            raise _NotConnected(f"no supervisor answers at {self._paths.supervisor_socket}")
-
-    def ask(self, request: Message, silence: float) -> Message:
-        """The answer to a request, within so many seconds."""
-        self.send(request, _REQUEST_ID)
-        return self.receive(silence).message
-
-    def ask_patiently(
-        self, request: Message, progress: Callable[[str], object] | None = None
-    ) -> Message:
-        """The answer to a request, however long it takes, while the supervisor shows life."""
-        self.send(request, _REQUEST_ID)
-        while True:
-            envelope = self._poll(ANSWER_SECONDS)
-            if envelope is None:
-                self.send(Hello(__version__), _PING_ID)
-                envelope = self.receive(ANSWER_SECONDS)
-            if isinstance(envelope.message, Progress):
-                if progress:
-                    progress(envelope.message.detail)
-            elif envelope.request_id == _REQUEST_ID:
-                return envelope.message
-
-    def send(self, message: Message, request_id: int) -> None:
-        """Send, or rather hand to zmq."""
-        self._socket.send_multipart(encode(message, request_id))
-
-    def receive(self, silence: float | None) -> Envelope:
-        """The next message; raises what it refuses, or an error after so long a silence."""
-        envelope = self._poll(silence)
-        if envelope is None:
-            assert silence is not None
-            raise self._silent(silence)
-        return envelope
-
-    def wait_lost(self, seconds: float) -> None:
-        """Return when the supervisor has closed its side, or after so many seconds."""
-        self._monitor.poll(math.ceil(seconds * 1000))
-
-    def _poll(self, seconds: float | None) -> Envelope | None:
-        """The next message, None when there is none within so many seconds."""
-        if os.getpid() != self._pid:
-            raise SpawnyError("events() was called before a fork: call it again in this process")
-        while True:
-            limit = seconds if self._has_begun else self._answer_seconds
-            ready = dict(self._poller.poll(None if limit is None else math.ceil(limit * 1000)))
-            if not ready and not self._has_begun:
-                raise self._silent(self._answer_seconds)
-            if not ready:
-                return None
-            # Looked at twice: an answer and the end may both come between the poll's two looks.
-            if self._socket in ready or self._socket.poll(0):
-                break
-            self._hear_news()
-        try:
-            envelope = decode(self._socket.recv_multipart())
-        except MalformedMessage as error:
-            raise SpawnyError(f"the supervisor's answer makes no sense: {error}") from error
-        if isinstance(envelope.message, Refused):
-            raise envelope.message.exception()
-        return envelope
-
-    def _silent(self, seconds: float) -> SupervisorUnavailable:
-        return SupervisorUnavailable(
-            f"the supervisor has not answered for {seconds:.0f} s: it is stopped or hangs; see"
-            f" {self._paths.supervisor_log}. Its daemons outlive it when you end it"
-        )
 
 
 def _needing(request: Message) -> str:

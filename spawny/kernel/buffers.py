@@ -10,6 +10,7 @@ strides and type, and out of band for Pythons before 3.8 too, whose pickle knows
 
 import collections
 import copyreg
+import functools
 import io
 import operator
 import pickle
@@ -36,6 +37,7 @@ _HEAD = struct.Struct("<IIQ")
 _ENTRY = struct.Struct("<QQQ")
 
 
+@functools.lru_cache(maxsize=None)
 def can_borrow():
     """Does this interpreter know exactly when nothing refers to a segment any more, and can it be
     handed one at all? PyPy finds out late, and its objects would keep the memory till then."""

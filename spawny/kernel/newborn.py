@@ -15,29 +15,27 @@ class Environment:
 
     def __init__(self):
         with open("/proc/self/environ", "rb") as file:
-            given = file.read().split(b"\0")
-        self._given = dict(each.split(b"=", 1) for each in given if b"=" in each)
-        self._set = {}
-        self._removed = []
+            self._given = set(_entries(file.read()))
+        self._own = set()  # names of variables that were set or removed here
 
     def note_changes(self):
         """Everything is imported. From here on every variable is in memory of its own: C code may
         otherwise have found some where `Areas` writes."""
         now = dict(os.environb)
-        self._set = {k: v for k, v in now.items() if self._given.get(k) != v}
-        self._removed = [k for k in self._given if k not in now]
+        given = dict(each.split(b"=", 1) for each in self._given)
+        self._own = {name for name in {**now, **given} if now.get(name) != given.get(name)}
         os.environb.update(now)
 
-    def become(self, given):
-        """Have this environment, with the same done to it."""
-        wanted = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
-        wanted.update(self._set)
-        for name in self._removed:
-            wanted.pop(name, None)
-        for name in [each for each in os.environb if each not in wanted]:
-            del os.environb[name]
-        for name, value in wanted.items():
-            if os.environb.get(name) != value:
+    def become(self, block):
+        """Have the environment of this block (see `Areas.write`), with the same done to it."""
+        wanted = _entries(block)
+        changed = dict(each.split(b"=", 1) for each in wanted if each not in self._given)
+        for each in self._given.difference(wanted):
+            name = each.split(b"=", 1)[0]
+            if name not in changed and name not in self._own:
+                del os.environb[name]
+        for name, value in changed.items():
+            if name not in self._own:
                 os.environb[name] = value
 
 
@@ -71,22 +69,22 @@ class Areas:
         return iter((self._command, self._environ))
 
     def have_room(self, command):
-        return len(_block(map(os.fsencode, command))) <= self._command[1]
+        return len(command) < self._command[1]
 
     def write(self, command, environ):
-        """Show these; of an environment that has no room the mark, which is last, comes first."""
-        _write(self._command[0], _block(map(os.fsencode, command)).ljust(self._command[1], b"\0"))
+        """Show these blocks, which are texts joined by NULs. Of an environment that has no room the
+        mark, which is last, comes first."""
+        address, size = self._command
+        _write(address, command.ljust(size, b"\0"))
         address, size = self._environ
-        variables = [os.fsencode("%s=%s" % each) for each in environ.items()]
-        block = _block(variables)
-        if len(block) > size:
-            block = _block(reversed(variables))[:size]
-            block = block[: block.rindex(b"\0") + 1]
-        _write(address, block.ljust(size, b"\0"))
+        if len(environ) >= size:
+            environ = b"\0".join(reversed(environ.split(b"\0")))[:size]
+            environ = environ[: environ.rindex(b"\0")]
+        _write(address, environ.ljust(size, b"\0"))
 
 
-def _block(texts):
-    return b"".join(each + b"\0" for each in texts)
+def _entries(block):
+    return [each for each in block.split(b"\0") if b"=" in each]
 
 
 def _write(address, content):
@@ -104,8 +102,7 @@ def absent():
 
 
 def renew(command, absent):
-    """A session, and state of the standard library that is one process's own."""
-    os.setsid()
+    """State of the standard library that is one process's own."""
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[:] = command
     for name in ("zygote", "newborn", "preloaded"):

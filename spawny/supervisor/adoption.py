@@ -44,7 +44,7 @@ def read_journal(journal: Journal, paths: Paths) -> Iterator[JournalRead]:
 
 
 def _age_seconds(identity: Identity, began_at: float | None) -> float:
-    """Of the daemon. Its process may be older: a zygote has the next one ready."""
+    """Of the daemon. Its process may be older: a zygote has the next ones ready."""
     age = proctable.age_seconds(identity)
     return age if began_at is None else max(0.0, min(age, time.monotonic() - began_at))
 

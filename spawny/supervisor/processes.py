@@ -260,7 +260,9 @@ def daemon_environ(request: control.StartDaemon, interpreter: Interpreter) -> di
     environ = {
         name: value for name, value in request.environ.items() if not name.startswith(dropped)
     }
-    # In place of the caller's, which may be a daemon itself: this one is none of its children.
+    # In place of the caller's, which may be a daemon itself: this one is none of its children. And
+    # last, where a forked daemon has it shown even if there is no room for all.
+    environ.pop(DAEMON_VARIABLE, None)
     environ[DAEMON_VARIABLE] = request.mark
     return environ
 

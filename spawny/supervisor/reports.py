@@ -46,6 +46,8 @@ def on_hello(fleet: Fleet, event: DaemonHello, now: float) -> None:
         return  # it is gone already; its link closes by itself
     if record is None:
         record = _adopt_unknown(fleet, event, event.identity, now)
+    elif _is_of_this_start(record, event, event.identity):
+        record = _take_over(fleet, record, event.identity)
     elif problem := _impostor(record, event):
         fleet.do(actions.CloseLink(event.link, f"{event.name!r} phoned home, but {problem}"))
         return
@@ -63,6 +65,28 @@ def _impostor(record: Record, event: DaemonHello) -> str | None:
             f" {record.interpreter.executable} start a second one?"
         )
     return None
+
+
+def _is_of_this_start(record: Record, event: DaemonHello, identity: Identity) -> bool:
+    """Whether an earlier supervisor has started it for the same request, and died before it had
+    written that down. (What is younger than the process that we have started came out of it.)"""
+    return (
+        record.state is State.STARTING
+        and event.state == "new"
+        and event.token == record.request.token
+        and (record.identity is None or identity.start_ticks < record.identity.start_ticks)
+    )
+
+
+def _take_over(fleet: Fleet, record: Record, identity: Identity) -> Record:
+    """Have this process instead of our own, which finds the daemon's place taken: neither has run
+    anything of the definition."""
+    fleet.do(actions.WatchProcess(record.name, identity))
+    if record.identity is not None:
+        fleet.do(actions.SignalDaemon(record.identity, "SIGKILL", record.request.mark))
+    record = fleet.put(record.changed(identity=identity).lived(zygote=0))
+    fleet.do(actions.WriteJournal(record))
+    return record
 
 
 def _adopt_unknown(fleet: Fleet, event: DaemonHello, identity: Identity, now: float) -> Record:

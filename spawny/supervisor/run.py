@@ -190,6 +190,7 @@ class Supervisor:
     def serve(self) -> str:
         """Serve until there is a reason to end, and answer it."""
         with self._wakeup() as wakeup:
+            self._take_exits(())  # nobody tells of those that ended while we were executed
             self._notifier.ready("serving")
             failures = 0
             while self._performer.exit_reason is None:

@@ -2,7 +2,7 @@
 
 One rule: of each request for a daemon there is one process at most. A request that was sent is out
 until the zygote has answered, or nothing that could answer is left: neither the zygote nor what it
-was about to fork. Nothing here ever waits.
+has forked for the next requests. Nothing here ever waits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 # Whoever imports for longer is taken for one that hangs.
 PREPARE_SECONDS = 120.0
@@ -136,6 +136,7 @@ class Zygotes:
             return [ZygoteGone(number, str(error), is_unfit=True)]
         with theirs:
             try:
+                sys_path = list(map(_said, request.sys_path)) if request.preload else []
                 child = self._spawn(request, interpreter, boot, theirs.fileno(), cwd)
             except (OSError, ValueError) as error:
                 ours.close()
@@ -146,7 +147,6 @@ class Zygotes:
         zygote = _Zygote(number, child, ours, time.monotonic() + PREPARE_SECONDS)
         self._zygotes[number] = zygote
         self._watch.put(ours.fileno())
-        sys_path = request.sys_path if request.preload else []
         _send(zygote, json.dumps({"preload": request.preload, "sys_path": sys_path}).encode())
         return []
 
@@ -154,9 +154,7 @@ class Zygotes:
         self, request: control.StartDaemon, interpreter: Interpreter, boot: str, fd: int, cwd: str
     ) -> subprocess.Popen[bytes]:
         environ = daemon_environ(request, interpreter)
-        # Last, where the room is; and the mark of no daemon.
-        environ.pop(DAEMON_VARIABLE)
-        environ[DAEMON_VARIABLE] = _ROOM_MARK
+        environ[DAEMON_VARIABLE] = _ROOM_MARK  # last, where the room is; and the mark of no daemon
         room = "-" * (len(os.fsencode(self._paths.runtime)) + _ROOM_COMMAND_BYTES)
         zygote = ["--zygote", str(PROTOCOL), str(fd), *request.preload, room]
         log_fd = logs.open_for_append(self._paths.zygotes_log)
@@ -182,16 +180,22 @@ class Zygotes:
         if zygote is None or zygote.is_ending:
             return [ForkRefused(request.name, number, "it has ended")]
         self._last_fork += 1
-        header: dict[str, Any] = {
-            "id": self._last_fork,
-            "arguments": [request.name, request.token, str(self._paths.runtime)],
-            "command": self._processes.command(request, interpreter),
-            "environ": daemon_environ(request, interpreter),
-            "cwd": request.cwd,
-        }
+        arguments = request.name, request.token, str(self._paths.runtime)
+        try:
+            header: dict[str, Any] = {
+                "id": self._last_fork,
+                "arguments": [_said(each) for each in arguments],
+                "command": _block(self._processes.command(request, interpreter)),
+                "environ": _environment(daemon_environ(request, interpreter)),
+                "cwd": _said(request.cwd),
+            }
+        except ValueError as error:  # a plain start tells the user
+            return [ForkRefused(request.name, number, f"its environment is unusable: {error}")]
         message = json.dumps(header).encode()
-        if len(message) > _MESSAGE_BYTES or not os.path.isdir(request.cwd):
+        if len(message) > _MESSAGE_BYTES:
             return [ForkRefused(request.name, number, "its environment is too large")]
+        if not os.path.isdir(request.cwd):
+            return [ForkRefused(request.name, number, f"{request.cwd} is no directory")]
         try:
             descriptors.check_room(2)
             log_fd = logs.open_for_append(self._paths.log_file(request.name))
@@ -367,9 +371,28 @@ class Zygotes:
 
 
 def _kill(zygote: _Zygote) -> None:
-    """End it with the one who waits for it."""
+    """End it with those that wait for requests."""
     if zygote.child.returncode is None:  # else its pid may be another's
         os.killpg(zygote.child.pid, signal.SIGKILL)
+
+
+def _said(text: str) -> str:
+    """As a message has it: what this process would hand the system, as UTF-8."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
+def _block(texts: list[str]) -> str:
+    """These joined by NULs; raises ValueError where one has a NUL."""
+    if any("\0" in each for each in texts):
+        raise ValueError("embedded null byte")
+    return _said("\0".join(texts))
+
+
+def _environment(environ: dict[str, str]) -> str:
+    """The block of these variables; raises ValueError where no process can have them."""
+    if any(not name or "=" in name for name in environ):
+        raise ValueError("illegal environment variable name")
+    return _block([f"{name}={value}" for name, value in environ.items()])
 
 
 def _send(zygote: _Zygote, message: bytes, fd: int | None = None) -> bool:

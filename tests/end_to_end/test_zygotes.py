@@ -1,19 +1,14 @@
 """Daemons that are forked from a zygote, beside those that are executed."""
 
-import os
-import select
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import spawny
-from spawny.control import ZygoteStatus
-from spawny.supervisor import proctable
+from tests.end_to_end.zygotes import is_forked, named, warm
 from tests.interpreters import Interpreter
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
@@ -135,23 +130,6 @@ def draws():
 """
 
 
-def warm(python: str, preload: tuple[str, ...] = ()) -> ZygoteStatus:
-    """The one zygote of this kind, once daemons are forked from it."""
-    supervisor = spawny.connect()
-    while True:
-        proxy = spawny.run_script("x = 1", python, preload=preload, name="warming")
-        is_forked = "forked" in supervisor.why("warming").why
-        del proxy
-        supervisor.stop("warming")
-        found = [each for each in supervisor.zygotes() if each.preload == list(preload)]
-        if is_forked or (found and found[0].state == "unfit"):
-            return found[0]
-
-
-def is_forked(name: str) -> bool:
-    return "forked from a zygote" in spawny.connect().why(name).why
-
-
 def without_name(found: dict[str, Any], name: str) -> dict[str, Any]:
     """What was looked at, without what any two daemons differ in."""
     text = repr({key: found[key] for key in sorted(found)})
@@ -173,11 +151,11 @@ def test_nobody_can_tell_a_forked_daemon(
     config.parent.mkdir()
     config.write_text("[zygotes]\nenabled = false\n")
     supervisor = spawny.connect()
-    with named("plain-one", python, preload) as executed:
+    with named("plain-one", python, preload, LOOK) as executed:
         config.write_text("")
         supervisor.reload()
         warm(python, preload)
-        with named("other-one", python, preload) as forked:
+        with named("other-one", python, preload, LOOK) as forked:
             assert is_forked("other-one")
             assert not is_forked("plain-one")
             expected = without_name(spawny.value(executed.look()), "plain-one")
@@ -186,13 +164,27 @@ def test_nobody_can_tell_a_forked_daemon(
                 assert found[what] == expected[what], what
 
 
+def test_an_environment_that_its_locale_cannot_read(home: Path, interpreter: Interpreter) -> None:
+    """A forked daemon has it all the same, and bytes that are no text."""
+    script = "import os\ndef look(): return os.environb[b'COLOUR'], os.environb[b'BYTES']"
+    env = {"LC_ALL": "C", "COLOUR": "grün", "BYTES": "\udcff"}
+    for name in ("first", "next"):
+        module = spawny.run_script(
+            script, name=name, python_exe=interpreter.path, preload=["json"], env=env
+        )
+        assert spawny.value(module.look()) == ("grün".encode(), b"\xff")
+        assert is_forked(name)
+        module.terminate_daemon()
+
+
 @pytest.mark.parametrize("preload", PRELOADS, ids=["bare", "preloaded"])
 def test_two_daemons_of_one_zygote_draw_different_numbers(
     home: Path, interpreter: Interpreter, preload: tuple[str, ...]
 ) -> None:
     """Random numbers, keys and names are each process's own."""
     warm(interpreter.path, preload)
-    with named("a", interpreter.path, preload) as a, named("b", interpreter.path, preload) as b:
+    python = interpreter.path
+    with named("a", python, preload, LOOK) as a, named("b", python, preload, LOOK) as b:
         for one, other in zip(spawny.value(a.draws()), spawny.value(b.draws()), strict=True):
             assert one != other
 
@@ -352,69 +344,6 @@ def test_a_daemon_that_ends_at_once_is_told_with_its_code(home: Path) -> None:
             spawny.run_script(f"import os; os._exit({code})", preload=["json"])
 
 
-def test_starts_survive_the_death_of_their_zygote(home: Path) -> None:
-    """Killed again and again while daemons are asked for, it costs time and nothing else."""
-    supervisor = spawny.connect()
-    warm(sys.executable, ("json",))
-    clients = [
-        subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    pids = []
-    while any(each.poll() is None for each in clients):
-        for zygote in supervisor.zygotes():
-            if zygote.pid is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(zygote.pid, signal.SIGKILL)
-    for each in clients:
-        pids += [int(line) for line in each.communicate()[0].split()]
-        assert each.returncode == 0
-    assert len(set(pids)) == len(pids) == 30
-
-
-STARTS = """
-import logging, os, sys, spawny
-quiet = logging.Logger("quiet")
-for _ in range(10):
-    proxy = spawny.run_script("import os\\ndef pid(): return os.getpid()", preload=["json"],
-                              logger=quiet)
-    print(proxy.pid(), flush=True)
-"""
-
-
-def test_no_zygote_outlives_its_supervisor(home: Path) -> None:
-    """However that dies; the daemons live on."""
-    zygote = warm(sys.executable, ("json",))
-    supervisor = spawny.connect()
-    assert zygote.pid is not None
-    with named("a", sys.executable, ("json",), "x = 1") as proxy:
-        while len(pids := session(zygote.pid)) < 2:  # and the one that waits for the next request
-            os.sched_yield()
-        fds = [os.pidfd_open(pid) for pid in pids]
-        os.kill(supervisor.version().pid, signal.SIGKILL)
-        for fd in fds:
-            assert select.select([fd], [], [], 20)[0]
-            os.close(fd)
-        assert spawny.value(proxy.x) == 1
-        assert supervisor.status("a").state == "ready"
-
-
-def test_a_killed_zygote_is_replaced(home: Path) -> None:
-    """What waits for the next request ends with it, and no start fails."""
-    zygote = warm(sys.executable, ("json",))
-    assert zygote.pid is not None
-    os.kill(zygote.pid, signal.SIGKILL)
-    with named("a", sys.executable, ("json",), "x = 1") as proxy:
-        assert spawny.value(proxy.x) == 1
-    while session(zygote.pid):
-        os.sched_yield()
-
-
-def session(pid: int) -> list[int]:
-    """Who runs in the session of this process."""
-    return [each.pid for each in proctable.everything() if each.session == pid]
-
-
 def test_fifty_daemons_at_once(home: Path) -> None:
     """Each is a process of its own, and all come from one zygote."""
     warm(sys.executable, ("json",))
@@ -430,34 +359,3 @@ def test_fifty_daemons_at_once(home: Path) -> None:
     assert sum(each.daemons for each in supervisor.zygotes()) == 50
     for each in listed:
         supervisor.stop(each.name)
-
-
-def test_an_upgrade_goes_on_without_the_zygotes(home: Path) -> None:
-    """They end, daemons stay, and the next starts make new ones."""
-    zygote = warm(sys.executable, ("json",))
-    supervisor = spawny.connect()
-    with named("a", sys.executable, ("json",), "x = 1") as proxy:
-        assert zygote.pid is not None
-        fd = os.pidfd_open(zygote.pid)
-        supervisor.upgrade()
-        assert select.select([fd], [], [], 20)[0]
-        os.close(fd)
-        assert supervisor.zygotes() == []
-        assert spawny.value(proxy.x) == 1
-        with named("b", sys.executable, ("json",), "x = 1"):
-            assert is_forked("b")
-
-
-class named:
-    """A daemon of a name, for as long as that."""
-
-    def __init__(self, name: str, python: str, preload: tuple[str, ...], text: str = LOOK) -> None:
-        self._name = name
-        self._proxy = spawny.run_script(text, python, name=name, preload=preload)
-
-    def __enter__(self) -> Any:
-        return self._proxy
-
-    def __exit__(self, *exc_info: object) -> None:
-        with suppress(spawny.DaemonNotFound):  # it has died
-            spawny.connect().stop(self._name)

@@ -30,6 +30,11 @@ class Link:
     def send(self, _type: str, _blob: bytes = b"", **fields: Any) -> None:
         self.sock.sendall(link.encode({"type": _type, **fields}, _blob))
 
+    def load(self, script: str, **options: Any) -> None:
+        payload = ScriptDefinition(script).payload()
+        fields = {"sys_path": [], "digest": "d", "summary": "s", "idle_timeout": None, **options}
+        self.send("load", payload, **fields)
+
     def expect(self, _type: str) -> dict[str, Any]:
         """The next message of this type; others before it are passed over."""
         while True:
@@ -109,9 +114,7 @@ class Daemon:
         return Link(sock)
 
     def load(self, script: str, **options: Any) -> None:
-        payload = ScriptDefinition(script).payload()
-        fields = {"sys_path": [], "digest": "d", "summary": "s", "idle_timeout": None, **options}
-        self.link.send("load", payload, **fields)
+        self.link.load(script, **options)
 
     def peer(self, session: str = "session") -> Peer:
         """A call connection of a client that has attached."""

@@ -381,6 +381,45 @@ def test_an_impostor_is_shown_the_door(world: World, case: str) -> None:
     assert world.record().link == before
 
 
+@pytest.mark.parametrize("is_spawned", [True, False], ids=["spawned", "being forked"])
+def test_a_process_of_the_same_request_is_taken_over(world: World, is_spawned: bool) -> None:
+    """An earlier supervisor started it, and died before it wrote that down; the client has asked
+    again. Its own process, which finds the place taken, goes."""
+    older = world.process()
+    if not is_spawned:
+        world.forks_are_slow = True
+    request = definition() if is_spawned else replace(definition(), preload=["json"])
+    caller = world.start(request)
+    own = [each for each in world.processes.values() if each is not older]
+    world.hello(older)
+    if not is_spawned:
+        own = [world.process()]
+        spawned = events.ChildSpawned("etl", own[0].identity, 0, request.mark, 1)
+        world.tell(spawned)
+    (process,) = own
+    assert process.signals == ["SIGKILL"]
+    watched = world.done.index(actions.WatchProcess("etl", older.identity))
+    signalled = actions.SignalDaemon(process.identity, "SIGKILL", request.mark)
+    assert watched < world.done.index(signalled)  # else it would be taken for the other's family
+    world.exit(process, signal_name="SIGKILL")
+    assert world.record().state is State.LOADING
+    world.tell(events.DefinitionLoaded(older.link or 0))
+    assert world.record().identity == older.identity
+    started = world.answer(caller)
+    assert isinstance(started, control.Started)
+    assert started.pid == older.identity.pid
+
+
+def test_what_came_out_of_a_start_is_not_taken_for_it(world: World) -> None:
+    """An interpreter that starts a second one is no good."""
+    world.start(definition())
+    own = world.only_process()
+    world.hello(world.process())
+    (closed,) = [each for each in world.done_of(actions.CloseLink) if each.reason]
+    assert "start a second one?" in closed.reason
+    assert world.record().identity == own.identity
+
+
 def test_a_hello_of_a_process_that_is_gone(world: World) -> None:
     """It closes its link by dying; nothing is made of it."""
     world.tell(events.DaemonHello(5, "x", "t", None, PYTHON, "", "ready", 0, 0))

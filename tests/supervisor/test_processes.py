@@ -435,6 +435,7 @@ def known(pid: int) -> Identity:
 # --- the environment ------------------------------------------------------------------------------
 
 ENVIRON = {
+    "SPAWNY_DAEMON": "another:daemon",
     "PATH": "/bin",
     "PYTHONPATH": "/src",
     "PYTHONHOME": "/usr",
@@ -445,7 +446,6 @@ ENVIRON = {
     "NOTIFY_SOCKET": "/run/notify",
     "WATCHDOG_USEC": "1000",
     "LISTEN_FDS": "1",
-    "SPAWNY_DAEMON": "another:daemon",
 }
 
 
@@ -461,6 +461,7 @@ def test_the_supervisors_own_variables_never_arrive() -> None:
     left = environ_for(sys.executable, sys.executable)
     assert set(ENVIRON) - set(left) == {"NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS"}
     assert left["SPAWNY_DAEMON"] == "x:t"
+    assert [*left][-1] == "SPAWNY_DAEMON"  # see docs/protocol-zygote.md
 
 
 def test_another_interpreter_gets_no_variables_of_the_callers() -> None:

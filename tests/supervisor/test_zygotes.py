@@ -293,6 +293,17 @@ def test_an_environment_that_is_too_large_is_refused(site: Site) -> None:
     assert isinstance(refused, ForkRefused)
 
 
+@pytest.mark.parametrize("environ", [{"X": "a\0b"}, {"X": "\ud800"}, {"A=B": "x"}, {"": "x"}])
+def test_an_environment_that_no_process_can_have_is_refused(
+    site: Site, environ: dict[str, str]
+) -> None:
+    """The plain start that follows says so to the user."""
+    site.start("forks")
+    (refused,) = site.fork("forks", environ=environ)
+    assert isinstance(refused, ForkRefused)
+    assert "unusable" in refused.reason
+
+
 def test_an_old_kernel_has_no_zygote(site: Site) -> None:
     """It is known by its files."""
     os.unlink(site.paths.runtime / "zygote.py")
