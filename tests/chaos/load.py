@@ -9,6 +9,7 @@ daemons and what they acknowledge is written down in DIRECTORY first, see `ledge
 
 import faulthandler
 import gc
+import io
 import json
 import logging
 import os
@@ -189,12 +190,13 @@ def main() -> None:
     index, seed, directory = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     load = Load(index, random.Random(seed), Log(directory, f"{index}-{os.getpid()}"))
     is_paused = True
+    orders = io.FileIO(0, closefd=False)  # reads no further than a line: select sees the next
     while True:
         if is_paused or select.select([0], [], [], 0)[0]:
-            command = sys.stdin.readline().strip()
+            command = orders.readline().strip()
             if not command:
                 return
-            is_paused = command == "pause"
+            is_paused = command == b"pause"
             if is_paused:
                 load.let_go()
                 print(json.dumps({"op": "paused"}), flush=True)

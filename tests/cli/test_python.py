@@ -154,7 +154,7 @@ class Running:
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # or `line` would take more than the line, of which `end` knows nothing
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
@@ -168,14 +168,14 @@ class Running:
 
     def line(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip()
+        return self.process.stdout.readline().decode().rstrip()
 
     def interrupt(self) -> None:
         os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> Ended:
         out, error = self.process.communicate(timeout=60)
-        return Ended(self.process.returncode, out, error)
+        return Ended(self.process.returncode, out.decode(), error.decode())
 
 
 def test_an_interrupt(warm: int, work: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_pipe_that_nobody_reads(warm: int, work: Path) -> None:
         assert running.process.stdout is not None
         running.process.stdout.close()
         assert running.process.stderr is not None
-        assert running.process.stderr.read() == ""
+        assert running.process.stderr.read() == b""
         assert running.process.wait(60) == 0
 
 

@@ -16,6 +16,7 @@ import spawny
 from spawny import CallCancelled, CallTimeout, StaleReference, batch, callback, oneway, ref, timeout
 from spawny.client.proxy import reference_of
 from spawny.client.scope import Scope
+from tests.client.limits import limited
 from tests.end_to_end.processes import Script, eventually, kill
 from tests.interpreters import Interpreter
 
@@ -84,8 +85,8 @@ def test_a_call_that_takes_too_long(home: Path, interpreter: Interpreter, name: 
     """It is interrupted there, in C code that sleeps as in pure Python; the daemon stays usable."""
     m = spawny.run_script(SCRIPT, interpreter.path)
     pid = m.pid()
-    with pytest.raises(CallTimeout, match=rf"call {name}\(\)|a call"), timeout(0.2):
-        getattr(m, name)(*[60] if name == "sleep" else [])
+    with pytest.raises(CallTimeout, match=rf"call {name}\(\)|a call"):
+        limited(getattr(m, name), *[60] if name == "sleep" else [])
     assert m.pid() == pid
     m.terminate_daemon()
 
@@ -116,8 +117,8 @@ def test_the_outer_limit_holds(m: Any) -> None:
 def test_code_that_does_not_heed(m: Any, tmp_path: Path) -> None:
     """The wait is given up, with a word of why; later calls wait until that code ends."""
     path, stubborn = tmp_path / "go", m.stubborn
-    with pytest.raises(CallTimeout, match="does not heed"), timeout(0.5):
-        stubborn(str(path))
+    with pytest.raises(CallTimeout, match="does not heed"):
+        limited(stubborn, str(path))
     path.touch()
     assert m.identity(1) == 1
 
@@ -150,16 +151,20 @@ def test_a_limit_during_a_callback(m: Any) -> None:
 def test_a_callback_whose_time_is_over_may_go_on(m: Any, tmp_path: Path) -> None:
     """A call that is not begun costs nothing; one that does not end costs the call around it."""
 
-    def late(seconds: float, function: Any, *args: Any) -> str:
-        with pytest.raises(CallTimeout), timeout(seconds):
-            function(*args)
+    identity, stubborn, path = m.identity, m.stubborn, tmp_path / "go"
+
+    def not_begun() -> str:
+        with pytest.raises(CallTimeout, match="not begun"), timeout(0):
+            identity(1)
         return "went on"
 
-    identity, stubborn = m.identity, m.stubborn
-    assert m.call(callback(lambda: late(0, identity, 1))) == "went on"
-    path = tmp_path / "go"
+    def without_end() -> None:
+        with pytest.raises(CallTimeout, match="does not heed"):
+            limited(stubborn, str(path))
+
+    assert m.call(callback(not_begun)) == "went on"
     with pytest.raises(CallCancelled, match="callback"):
-        m.call(callback(lambda: late(0.1, stubborn, str(path))))
+        m.call(callback(without_end))
     path.touch()
     assert m.identity(1) == 1
 

@@ -57,17 +57,18 @@ class Script:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # or `line` would take more than the line, of which `end` knows nothing
             env={**os.environ, **environ},
         )
 
     def line(self) -> str:
         """The next line it prints; its stderr is the error where it prints none."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self.process.stdout.readline().decode()
         if not line:
             assert self.process.stderr is not None
-            raise AssertionError(f"the script ended early: {self.process.stderr.read()}")
+            error = self.process.stderr.read().decode()
+            raise AssertionError(f"the script ended early: {error}")
         return line.rstrip("\n")
 
     def until(self, wanted: str) -> str:
@@ -78,13 +79,12 @@ class Script:
 
     def tell(self, line: str = "") -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        self.process.stdin.write(f"{line}\n".encode())
 
     def end(self) -> tuple[int, str, str]:
         """(exit code, rest of stdout, stderr) once it has ended by itself."""
         out, error = self.process.communicate(timeout=PATIENCE_SECONDS)
-        return self.process.returncode, out, error
+        return self.process.returncode, out.decode(), error.decode()
 
     def __enter__(self) -> "Script":
         return self
