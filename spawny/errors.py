@@ -95,7 +95,8 @@ class DaemonDied(SpawnyError, ConnectionError):
 
 
 class StaleReference(SpawnyError, ReferenceError):
-    """The object behind this proxy is gone: its daemon was restarted, or its session has ended."""
+    """The object behind this proxy is gone: its daemon has ended, and the next one of its name has
+    it not by name; or its session has ended."""
 
 
 class DaemonDrifted(SpawnyError):

@@ -27,7 +27,8 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         "restart",
         help="end a daemon and start it anew",
         description="End a daemon if it runs, and start it anew from its own definition, under its"
-        " own interpreter and in its own environment. Proxies of the old one become stale.",
+        " own interpreter and in its own environment. Proxies of objects of the old one become"
+        " stale.",
     )
     restart.add_argument("name", metavar="NAME")
     restart.set_defaults(perform=perform_restart)

@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from ..kernel import buffers, wire
 from ..kernel.buffers import Parts
 from .channel import show
+from .interrupt import keep_off
 from .log import log
 
 TYPE_CHECKING = False
@@ -40,6 +41,7 @@ class Events:
         self.session = weakref.ref(session)
         self.name = session.name
         self.pid = session.pid
+        self.run_of_daemon = session.run
         self._reader = wire.FrameReader()
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(3)]
         self._ending: str | None = None
@@ -101,6 +103,7 @@ class _Listener(threading.Thread):
         self.by_fd: dict[int, Events] = {}
 
     def run(self) -> None:
+        keep_off()
         while True:
             for fd, _ in self.poller.poll():
                 if fd == self.wake_read:
@@ -132,6 +135,7 @@ class _Janitor(threading.Thread):
         return max(0.0, self._again_at - time.monotonic()) if self._again else None
 
     def run(self) -> None:
+        keep_off()
         sessions: set[Session | Epitaph]
         while True:
             try:

@@ -14,7 +14,7 @@ from ..kernel.buffers import Parts
 from .channel import Overdue
 from .lazy_future import LazyFuture
 from .pipelined import Pipelined
-from .proxy import ObjectProxy, call_request, checked_proxy, reference_of
+from .proxy import ObjectProxy, call_request, checked_proxy, is_lasting, reference_of
 from .results import NotRun
 from .scope import current
 from .serialize import dumps
@@ -83,7 +83,7 @@ class _Call:
     def may_be_sent_again(self) -> bool:
         """Does the message mean the same to the next daemon?"""
         is_of_this = self.flags & (wire.WITH_REFERENCES | wire.WITH_BUFFERS)
-        return self.request[0] == wire.ROOT and not is_of_this
+        return is_lasting(self.request[0]) and not is_of_this
 
 
 class Batch:

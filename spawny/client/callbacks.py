@@ -15,7 +15,9 @@ from types import BuiltinMethodType, MethodType
 from ..errors import CallCancelled, InvalidRequest
 from ..kernel import wire
 from ..kernel.buffers import Parts
+from .channel import ChannelClosed
 from .failures import describe_exception
+from .interrupt import as_the_program
 from .results import load
 from .serialize import dumps
 
@@ -141,7 +143,11 @@ class Callbacks:
                 f"a call in daemon {self._session.name!r} was given up, since one that its callback"
                 " made did not end when it was interrupted"
             )
-        channel.send(reply)
+        try:
+            channel.send(reply)
+        except ChannelClosed as closed:
+            closed.is_sent = True  # the request, that is: it runs, and waits for this
+            raise
 
     def serve_between_calls(
         self, send: Callable[[bytes | Parts], None], flags: int, body: bytes
@@ -153,7 +159,8 @@ class Callbacks:
             with suppress(OSError):  # the daemon is gone
                 send(reply)
 
-        threading.Thread(target=run, name="spawny-callback", daemon=True).start()
+        with as_the_program():
+            threading.Thread(target=run, name="spawny-callback", daemon=True).start()
 
     def _run(self, flags: int, body: bytes) -> tuple[bytes | Parts, BaseException | None]:
         """The frame that answers a CALLBACK, and what was raised, if anything."""

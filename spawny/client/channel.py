@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
+    from .references import Run
     from .scope import Scope
     from .session import Session
 
@@ -131,6 +132,7 @@ class Channel:
         "connection_id",
         "is_in_step",
         "number",
+        "run",
         "sock",
     )
 
@@ -144,6 +146,7 @@ class Channel:
         self._session = session
         self.sock = open_socket(path, timeout)
         self.connection_id = 0
+        self.run: Run | None = None  # of the daemon at the other end, once it greeted
         self.number = 0  # of requests sent, as the daemon counts them
         # Has what a callback sent on it been answered? Else the call around that must not go on.
         self.is_in_step = True

@@ -94,7 +94,7 @@ class _Ask:
 
     def __call__(self) -> Any:
         reference = reference_of(self.proxy)
-        return reference.session.request(self.kind, (reference.oid, *self.fields), self.flags)
+        return reference.ask(self.kind, *self.fields, flags=self.flags)
 
 
 class CallFuture(LazyFuture):

@@ -72,7 +72,7 @@ def facts_of(reference: Reference, name: str | None = None) -> Facts:
     # Looked at before: what another thread requests meanwhile may change the object. So may the
     # call that goes on when the callback that asks returns.
     generation = _NEVER if session.nested else session.generation
-    facts = Facts(session.request(wire.INSPECT, (reference.oid, name)), generation)
+    facts = Facts(reference.ask(wire.INSPECT, name), generation)
     reference.facts[name] = facts
     return facts
 
@@ -159,7 +159,7 @@ def _is_told(kind: Any, name: str) -> bool:
 
 
 def _ask(reference: Reference, name: str) -> Any:
-    return reference.session.request(wire.GETATTR, (reference.oid, name))
+    return reference.ask(wire.GETATTR, name)
 
 
 def _no_attribute(kind: str, name: str) -> AttributeError:
@@ -242,7 +242,7 @@ def _origin(reference: Reference) -> type:
     facts = facts_of(reference)
     owner = facts if reference.remote_type.is_class else reference.remote_type
     if owner.likeness is None:
-        told = reference.session.request(wire.INSPECT, (reference.oid, "__origin__"))
+        told = reference.ask(wire.INSPECT, "__origin__")
         owner.likeness = _likeness(told)
     return owner.likeness
 

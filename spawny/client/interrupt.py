@@ -4,16 +4,24 @@ A KeyboardInterrupt raised here, between a receive and the use of what it receiv
 of the answer. So while this thread waits, SIGINT raises nothing: its handler asks the daemon to
 raise KeyboardInterrupt in the very call that we wait for, and the wait goes on until that call ends
 as it likes, with the KeyboardInterrupt as a rule. A second Ctrl-C gives up the wait.
+
+Python handles signals on the main thread, but the system may deliver them to any: it does when the
+process was stopped or frozen meanwhile. Then nothing ends the main thread's wait. A program that
+has no threads would have them by us, so no Ctrl-C comes to the listener and the janitor. (Threads
+of ours that run the program's code, for what it has submitted, take signals as its own do.)
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 _MAIN_THREAD = threading.main_thread().ident
+
+_own = threading.local()  # `before`, on threads of ours: what the program had them block
 
 
 class PassingInterrupts:
@@ -58,10 +66,33 @@ class PassingInterrupts:
 
 def is_ours() -> bool:
     """Would Ctrl-C raise a KeyboardInterrupt on this thread, and nothing else?"""
-    return (
-        threading.get_ident() == _MAIN_THREAD
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
+    if threading.get_ident() != _MAIN_THREAD:
+        return False
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        return True
+    # One Ctrl-C after the other may have left ours there.
+    return isinstance(getattr(handler, "__self__", None), PassingInterrupts)
+
+
+def keep_off() -> None:
+    """No Ctrl-C comes to this thread of ours any more."""
+    _own.before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+
+
+@contextmanager
+def as_the_program() -> Iterator[None]:
+    """While entered on a thread of ours, it starts threads as the program would: the processes that
+    these start, too, are to have a Ctrl-C."""
+    before = getattr(_own, "before", None)
+    if before is None:
+        yield
+        return
+    ours = signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ours)
 
 
 def forked() -> None:

@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DaemonDied
 from .burst import burst, bury, may_burst
+from .interrupt import as_the_program
 
 if TYPE_CHECKING:
     from .futures import CallFuture
+    from .proxy import Oid
     from .references import Epitaph
     from .session import Session
 
@@ -52,9 +54,9 @@ class Line:
         self._is_idle = False  # does the worker wait for something to do?
         self._is_hurrying = False  # is there a thread for what is urgent alone?
         self._most_calls = 1  # of the next burst
-        self._tasks: dict[int, CallFuture] = {}  # oid -> who waits for it
-        self._abandoned: set[int] = set()  # tasks that nobody waits for any more
-        self._done: set[int] = set()  # tasks that were over before somebody waited
+        self._tasks: dict[Oid, CallFuture] = {}  # oid -> who waits for it
+        self._abandoned: set[Oid] = set()  # tasks that nobody waits for any more
+        self._done: set[Oid] = set()  # tasks that were over before somebody waited
 
     def add(self, future: CallFuture) -> None:
         """Have this call made."""
@@ -83,12 +85,13 @@ class Line:
             self._start_worker()
         if wants_hurry:
             try:
-                threads.submit(self._hurry)
+                with as_the_program():
+                    threads.submit(self._hurry)
             except RuntimeError:  # the interpreter is ending: the worker does it after its call
                 with self._changed:
                     self._is_hurrying = False
 
-    def remove(self, future: CallFuture, task: int | None) -> None:
+    def remove(self, future: CallFuture, task: Oid | None) -> None:
         """This call need not be made any more, nor its task be waited for."""
         with self._changed:
             self._waiting.pop(future, None)
@@ -101,7 +104,8 @@ class Line:
 
     def _start_worker(self) -> None:
         try:
-            threads.submit(self._work)
+            with as_the_program():
+                threads.submit(self._work)
         except BaseException:
             with self._changed:
                 self._workers -= 1
@@ -212,7 +216,7 @@ class Line:
 
     # --- tasks in the daemon ---
 
-    def expect(self, task: int, future: CallFuture) -> None:
+    def expect(self, task: Oid, future: CallFuture) -> None:
         """Have the future wait for the end of this task."""
         with self._changed:
             is_done = task in self._done
@@ -303,7 +307,8 @@ class Alarms:
 def in_thread(function: Callable[..., Any], *args: Any) -> None:
     """Do this soon, on another thread; here, where the interpreter is ending."""
     try:
-        threads.submit(function, *args)
+        with as_the_program():
+            threads.submit(function, *args)
     except RuntimeError:
         function(*args)
 

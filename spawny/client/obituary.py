@@ -11,6 +11,7 @@ from .ending import wait_gone
 
 if TYPE_CHECKING:
     from ..control import DaemonStatus
+    from .references import Run
     from .session import Session
 
 # Enough for a traceback, short enough for an error message.
@@ -26,16 +27,19 @@ _HALTED = ("stopped", "zombie", "uninterruptible", "unresponsive")
 _LIVING = ("starting", "loading", "ready", "busy", "unlinked", *_HALTED)
 
 
-def daemon_died(session: Session, operation: str, more: str = "") -> DaemonDied:
-    """The error to raise when a daemon's connection closed during `operation`."""
-    with wait_gone(session.started.get("pid", 0)) as wait:
+def daemon_died(
+    session: Session, operation: str, more: str = "", run: Run | None = None
+) -> DaemonDied:
+    """The error to raise when a daemon's connection closed during `operation`, in this `run`."""
+    pid = session.started.get("pid", 0) if run is None else run[1]
+    with wait_gone(pid) as wait:
         # The supervisor sees the same end at the same moment; asked before, it would know nothing.
         wait(EXIT_SECONDS)
     status = _last_status(session.name)
-    how, exit_code, signal_name = _how(session, status)
+    how, exit_code, signal_name = _how(status, pid)
     output = log_tail(session.name)
     return DaemonDied(
-        f"daemon {session.name!r} (pid {session.started.get('pid', '?')}) {how} during"
+        f"daemon {session.name!r} (pid {pid or '?'}) {how} during"
         f" {operation}{more};"
         f" its last output is in: spawny logs {session.name}",
         exit_code=exit_code,
@@ -53,10 +57,10 @@ def start_failed(name: str, detail: str, pid: int = 0) -> DaemonStartError:
     return DaemonStartError(f"daemon {name!r} did not start: {reason}", output=log_tail(name))
 
 
-def _how(session: Session, status: DaemonStatus | None) -> tuple[str, int | None, str | None]:
-    if status is not None and status.pid not in (None, session.started.get("pid")):
+def _how(status: DaemonStatus | None, pid: int) -> tuple[str, int | None, str | None]:
+    if status is not None and status.pid not in (None, pid):
         return "has ended and was started anew", None, None
-    is_same = status is not None and status.pid in (None, session.started.get("pid"))
+    is_same = status is not None and status.pid in (None, pid)
     if status is None or (is_same and status.state in _LIVING):
         return "has closed the connection", None, None
     if status.signal_name is not None:

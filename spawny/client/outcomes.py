@@ -18,7 +18,8 @@ def operation_name(kind: int | None, request: tuple[Any, ...]) -> str:
     if kind == wire.METHOD or (kind == wire.AWAIT and request[1] is not None):
         return f"call {request[1]}()"
     if kind in (wire.CALL, wire.AWAIT):
-        return "a call"
+        is_named = bool(request) and type(request[0]) is bytes
+        return f"call {request[0].decode('utf-8', 'replace')}()" if is_named else "a call"
     if kind in (wire.GETATTR, wire.SETATTR, wire.DELATTR, wire.OPERATE):
         return f"access to {request[1]}"
     if kind == wire.PROGRAM:

@@ -101,7 +101,7 @@ class Pool:
 
     def empty(self) -> list[Channel]:
         """Have nothing that could be used; what was at rest."""
-        left = [*self.free, *filter(None, self.oneways.values())]
+        left = [*self.free, *filter(None, list(self.oneways.values()))]
         self.free.clear()
         self.oneways.clear()
         return left

@@ -16,22 +16,39 @@ from .serialize import Unsendable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from .inspection import Facts
-    from .references import Epitaph
+    from .references import Epitaph, Run
     from .remote_type import RemoteType
     from .session import Session
     from .streams import Stream
 
+    # An object's number in its daemon, or a name, such as b"os.getpid", that the root has it by.
+    Oid: TypeAlias = int | bytes
+
+
+# The number of what is gone: no object's.
+GONE = -1
+
+
+def is_lasting(oid: Oid) -> bool:
+    """Does it mean the same to the next daemon?"""
+    return oid == wire.ROOT or type(oid) is bytes
+
 
 class Reference:
-    """What is ours of a proxy: which object of which session it stands for."""
+    """What is ours of a proxy: which object of which session it stands for.
+
+    That is the object's number or, in a daemon after the one in which it was looked up, its name.
+    `name` is that name: None where it has none, and b"" where it has more than one.
+    """
 
     __slots__ = (
         "constants",
         "count",
         "facts",
+        "name",
         "oid",
         "remote_type",
         "session",
@@ -42,7 +59,7 @@ class Reference:
     def __init__(
         self,
         session: Session | Epitaph,
-        oid: int,
+        oid: Oid,
         remote_type: RemoteType,
         shadowed: tuple[str, ...],
     ) -> None:
@@ -50,13 +67,32 @@ class Reference:
         self.oid = oid
         self.remote_type = remote_type
         self.shadowed = shadowed
+        self.name: bytes | None = None
         self.stream: Stream | None = None  # of an iterator, once it was asked for an item
         self.count = 1  # how many times the daemon has sent it, all to be released
         self.facts: dict[str | None, Facts] = {}  # what inspection.py knows of it
         self.constants: dict[str, Any] | None = None  # attributes that never change
 
+    def found_as(self, attribute: str, owner: Reference) -> None:
+        """The owner has the object as this attribute. Functions, classes and modules that a module
+        that is the root has so, be it through others, are found by that name in the next daemon."""
+        is_root = owner.oid == wire.ROOT
+        is_named = (is_root or owner.name) and owner.remote_type.is_namespace
+        if not is_named or not self.remote_type.is_found_by_name:
+            return
+        name = attribute.encode("utf-8", "surrogatepass")
+        if not is_root:
+            name = b"%s.%s" % (owner.name, name)
+        # Of two names, which may have been bound to it for a while, nobody knows the right one.
+        is_it = "." not in attribute and self.name in (None, name)
+        self.name = name if is_it else b""
+
+    def ask(self, kind: int, *fields: Any, flags: int = 0) -> Any:
+        """What comes of a request for this object."""
+        return self.session.request(kind, (self.oid, *fields), flags, self)
+
     def operate(self, name: str, args: tuple[Any, ...], flags: int = 0) -> Any:
-        return self.session.request(wire.OPERATE, (self.oid, name, args), flags)
+        return self.ask(wire.OPERATE, name, args, flags=flags)
 
 
 class ObjectProxy:
@@ -82,17 +118,17 @@ class ObjectProxy:
         constants = reference.constants
         if constants is not None and name in constants:
             return constants[name]
-        return reference.session.request(wire.GETATTR, (reference.oid, name))
+        return reference.session.request(wire.GETATTR, (reference.oid, name), 0, reference)
 
     def __setattr__(self, name: str, value: Any) -> None:
         reference: Reference = reference_of(self)
-        reference.session.request(wire.SETATTR, (reference.oid, name, value))
+        reference.ask(wire.SETATTR, name, value)
         if name in reference.remote_type.methods or name[:2] == "__":
             reference.shadowed = (*reference.shadowed, name)
 
     def __delattr__(self, name: str) -> None:
         reference: Reference = reference_of(self)
-        reference.session.request(wire.DELATTR, (reference.oid, name))
+        reference.ask(wire.DELATTR, name)
         reference.shadowed = tuple(one for one in reference.shadowed if one != name)
 
     def __repr__(self) -> str:
@@ -152,10 +188,11 @@ class MethodProxy(ObjectProxy):
         reference: Reference = reference_of(self)
         name: str = _method_name(self)
         try:
-            return reference.session.request(wire.METHOD, (reference.oid, name, args, kwargs))
+            request = (reference.oid, name, args, kwargs)
+            return reference.session.request(wire.METHOD, request, 0, reference)
         except Unsendable as refused:
             args, kwargs = with_items(refused, args, kwargs)
-        return reference.session.request(wire.METHOD, (reference.oid, name, args, kwargs))
+        return reference.ask(wire.METHOD, name, args, kwargs)
 
     def __eq__(self, other: object) -> Any:
         return bound_method(self) == other
@@ -233,9 +270,7 @@ def bound_method(method: MethodProxy) -> Any:
         return slot.__get__(method)
     except AttributeError:
         reference: Reference = reference_of(method)
-        fetched = reference.session.request(
-            wire.GETATTR, (reference.oid, _method_name(method)), wire.KEEP
-        )
+        fetched = reference.ask(wire.GETATTR, _method_name(method), flags=wire.KEEP)
         slot.__set__(method, fetched)
         return fetched
 
@@ -276,10 +311,17 @@ def _deepcopier(proxy: ObjectProxy) -> Callable[..., Any]:
     return lambda memo=None: ObjectProxy.__deepcopy__(proxy, memo)
 
 
-def attach_again(name: str, run: tuple[str, int] | None = None, oid: int = wire.ROOT) -> Any:
+def attach_again(
+    name: str,
+    run: Run | None = None,
+    oid: Oid = wire.ROOT,
+    found_as: bytes | None = None,
+    digest: str = "",
+) -> Any:
     """What a pickled proxy becomes where it is loaded: a proxy of the same object.
 
-    With a run it is of that very one of the daemon; the root's is of whatever runs by now.
+    The number is of that very run of the daemon, the name of any that has this definition; the root
+    is that of whatever runs by now.
     """
     from .launch import attach
     from .session import session_of
@@ -289,11 +331,17 @@ def attach_again(name: str, run: tuple[str, int] | None = None, oid: int = wire.
         root = attach(name)  # kept until there is another proxy: its session lives as long
         session = reference_of(root).session
         if run is not None and session.run != run:
-            raise StaleReference(
-                f"this proxy was of a daemon {name!r} that has ended; another one runs now:"
-                f" spawny.attach({name!r}) reaches it"
-            )
-    return session.request(wire.GETVALUE, (oid,), wire.KEEP)
+            if not found_as or session.started["digest"] != digest:
+                raise StaleReference(
+                    f"this proxy was of a daemon {name!r} that has ended; another one runs now:"
+                    f" spawny.attach({name!r}) reaches it"
+                )
+            oid = found_as
+    proxy = session.request(wire.GETVALUE, (oid,), wire.KEEP)
+    reference: Reference = reference_of(proxy)
+    if reference.name is None:
+        reference.name = found_as
+    return proxy
 
 
 def _reduce(proxy: ObjectProxy) -> Callable[..., Any]:
@@ -305,7 +353,8 @@ def _reduce(proxy: ObjectProxy) -> Callable[..., Any]:
         session = reference.session
         if reference.oid == wire.ROOT:
             return attach_again, (session.name,)
-        return attach_again, (session.name, session.run, reference.oid)
+        digest = session.started["digest"]
+        return attach_again, (session.name, session.run, reference.oid, reference.name, digest)
 
     return reduce_ex
 

@@ -16,16 +16,18 @@ from contextlib import suppress
 from ..errors import StaleReference
 from ..kernel import wire
 from . import background
-from .proxy import ObjectProxy, Reference, make_proxy
+from .proxy import GONE, ObjectProxy, Reference, is_lasting, make_proxy
 from .remote_type import RemoteType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from .channel import Channel
     from .line import Line
     from .session import Session
+
+    Run: TypeAlias = tuple[str, int]  # of a daemon: its token and pid
 
 # A frame of so many is small enough for the system to take it whole or not at all.
 RELEASES_A_FRAME = 1000
@@ -47,7 +49,8 @@ class References:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._types: dict[int, RemoteType] = {}
-        self.alive: dict[int, ProxyRef] = {}  # by oid
+        # By oid. A name may be several proxies': it was looked up in one daemon and in the next.
+        self.alive: dict[int | tuple[bytes, int], ProxyRef] = {}
         self._lock = threading.Lock()
         self.released: deque[tuple[int, int]] = deque()  # (oid, count)
         self._used: dict[int, set[int]] = {}  # thread -> oids in its one-way calls
@@ -100,15 +103,16 @@ class References:
     def _remember(self, proxy: ObjectProxy, reference: Reference) -> None:
         entry = ProxyRef(proxy, background.collected.put)
         entry.reference = reference
-        self.alive[reference.oid] = entry
+        self.alive[_key(entry)] = entry
 
     def collected(self, entry: ProxyRef) -> None:
         """On the janitor's thread: the proxy of this entry is gone."""
         reference = entry.reference
         with self._lock:
-            if self.alive.get(reference.oid) is entry:
-                del self.alive[reference.oid]
-            if reference.oid != wire.ROOT:
+            key = _key(entry)
+            if self.alive.get(key) is entry:
+                del self.alive[key]
+            if isinstance(reference.oid, int) and reference.oid != wire.ROOT:
                 self._release(reference.oid, reference.count)
 
     def _release(self, oid: int, count: int) -> None:
@@ -147,16 +151,23 @@ class References:
         self.released.extend(pickle.loads(frame[wire.HEADER_BYTES :]))
 
     def bury(self, epitaph: Epitaph) -> None:
-        """The daemon is gone, and all that was in it; only its root may come back."""
+        """The daemon is gone, and all that was in it; only its root may come back, and what that
+        has by name."""
         self._types.clear()
         self.released.clear()
         with self._lock:
             self._used.clear()
             self._withheld.clear()
-            for oid, entry in list(self.alive.items()):
-                if oid != wire.ROOT:
-                    entry.reference.session = epitaph
-                    del self.alive[oid]
+            for key, entry in list(self.alive.items()):
+                reference = entry.reference
+                if is_lasting(reference.oid):
+                    continue
+                if reference.name:
+                    reference.oid = reference.name
+                    self.alive[_key(entry)] = entry  # first: at no moment is it not there
+                else:
+                    reference.session, reference.oid = epitaph, GONE
+                del self.alive[key]
 
     def forked(self) -> None:
         """In a forked child: with a janitor of its own, and nothing to release of the parent's."""
@@ -164,10 +175,18 @@ class References:
         self.released.clear()
         self._used.clear()
         self._withheld.clear()
-        for entry in list(self.alive.values()):
+        entries = list(self.alive.values())
+        self.alive.clear()
+        for entry in entries:
             proxy = entry()
             if proxy is not None:
                 self._remember(proxy, entry.reference)
+
+
+def _key(entry: ProxyRef) -> int | tuple[bytes, int]:
+    oid = entry.reference.oid
+    # By id: a weak reference hashes as what it refers to, which takes a request.
+    return (oid, id(entry)) if isinstance(oid, bytes) else oid
 
 
 class Epitaph:
@@ -184,10 +203,18 @@ class Epitaph:
         self.generation = -2  # nothing that was known of its objects holds any more
         self.nested: dict[int, Channel] = {}
 
-    def request(self, kind: int, request: tuple[Any, ...], flags: int = 0) -> Any:
+    def request(
+        self,
+        kind: int,
+        request: tuple[Any, ...],
+        flags: int = 0,
+        reference: Reference | None = None,
+    ) -> Any:
         raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
 
-    def send_oneway(self, kind: int, request: tuple[Any, ...]) -> None:
+    def send_oneway(
+        self, kind: int, request: tuple[Any, ...], reference: Reference | None = None
+    ) -> None:
         self.request(kind, request)
 
     def come_back(self, request: tuple[Any, ...]) -> None:
@@ -201,6 +228,6 @@ class Epitaph:
         return False
 
 
-def run_of(started: dict[str, Any]) -> tuple[str, int]:
+def run_of(started: dict[str, Any]) -> Run:
     """What tells this run of a daemon from those before and after a restart."""
     return started["token"], started["pid"]

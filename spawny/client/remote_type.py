@@ -35,6 +35,9 @@ _BOUND_KINDS = {"classmethod": "method", "builtin classmethod": "builtin_functio
 
 _ROUTINES = frozenset(["function", "method", "builtin_function_or_method", "method-wrapper"])
 
+# What a definition defines, beside classes; a state that it is bound to is the next daemon's.
+_DEFINED = frozenset([*_ROUTINES, "builtin_function", "module"])  # one is PyPy's
+
 
 class RemoteType:
     """A type of a daemon, as described by it, and the class of its proxies here."""
@@ -55,6 +58,12 @@ class RemoteType:
         self.is_callable: bool = description["callable"]
         self.is_class = "__subclasscheck__" in description["specials"]
         self.is_routine = self.module == "builtins" and self.qualname in _ROUTINES
+        is_defined = self.module == "builtins" and self.qualname in _DEFINED
+        # Descriptors that can be called are methods of the classes that they are in: functools'
+        # caches, and what numpy and Cython have for functions.
+        is_function = self.is_callable and "__get__" in self.attributes
+        self.is_namespace = self.is_class or (self.module, self.qualname) == ("builtins", "module")
+        self.is_found_by_name = self.is_class or is_defined or is_function
         self.has_value_hash: bool = description["hash"] == "value"
         self.likeness: type | None = None  # what help() shows, see inspection.py
         self.proxy_class = _make_proxy_class(self.qualname, description)
@@ -79,7 +88,7 @@ class RemoteType:
 def _operation(name: str) -> Callable[..., Any]:
     def special(self: ObjectProxy, *args: Any) -> Any:
         reference: Reference = reference_of(self)
-        return reference.session.request(wire.OPERATE, (reference.oid, name, args))
+        return reference.session.request(wire.OPERATE, (reference.oid, name, args), 0, reference)
 
     special.__name__ = special.__qualname__ = name
     return special
@@ -89,7 +98,9 @@ def _binary_operation(name: str) -> Callable[..., Any]:
     def special(self: ObjectProxy, *args: Any) -> Any:
         reference: Reference = reference_of(self)
         try:
-            return reference.session.request(wire.OPERATE, (reference.oid, name, args))
+            return reference.session.request(
+                wire.OPERATE, (reference.oid, name, args), 0, reference
+            )
         except Unsendable:
             return NotImplemented  # the other operand cannot go there, but may know what to do
 
@@ -100,10 +111,10 @@ def _binary_operation(name: str) -> Callable[..., Any]:
 def _call(self: ObjectProxy, *args: Any, **kwargs: Any) -> Any:
     reference: Reference = reference_of(self)
     try:
-        return reference.session.request(wire.CALL, (reference.oid, args, kwargs))
+        return reference.session.request(wire.CALL, (reference.oid, args, kwargs), 0, reference)
     except Unsendable as refused:
         args, kwargs = with_items(refused, args, kwargs)
-    return reference.session.request(wire.CALL, (reference.oid, args, kwargs))
+    return reference.ask(wire.CALL, args, kwargs)
 
 
 def _exit(self: ObjectProxy, kind: Any, error: BaseException | None, trace: Any) -> Any:
@@ -123,7 +134,7 @@ def _hash(self: ObjectProxy) -> int:
     )
     if is_salted and kind.local_class() is not None:
         try:
-            return hash(reference.session.request(wire.GETVALUE, (reference.oid,)))
+            return hash(reference.ask(wire.GETVALUE))
         except SerializationError:
             pass  # then no equal object can be here either
     remote: int = reference.operate("__hash__", ())

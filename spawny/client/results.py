@@ -11,6 +11,7 @@ from contextlib import suppress
 from .. import errors
 from ..errors import DaemonDied
 from ..kernel import buffers, wire
+from .channel import ChannelClosed
 from .failures import is_ours, remote_exception
 from .log import log
 from .serialize import ResultUnpickler
@@ -113,6 +114,8 @@ def held(session: Session, channel: Channel, number: int, request_flags: int = 0
         return value_of(session, channel, body, flags, request_flags & wire.NESTED)
     if answer == wire.REFERENCE:
         return session.proxy(*pickle.loads(body))
+    if flags & wire.NOT_RUN:
+        raise ChannelClosed  # it has ended, and with it what it held
     raise AnswerUnusable(exception_of(session, body))
 
 

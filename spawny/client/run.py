@@ -39,7 +39,7 @@ def value(proxy: Any) -> Any:
     if type(proxy) is MethodProxy:
         proxy = bound_method(proxy)
     reference = reference_of(proxy)
-    return reference.session.request(wire.GETVALUE, (reference.oid,))
+    return reference.ask(wire.GETVALUE)
 
 
 def ref(callable_proxy: Any) -> Callable[..., Any]:
@@ -47,12 +47,13 @@ def ref(callable_proxy: Any) -> Callable[..., Any]:
     proxy = checked_proxy(callable_proxy)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        session = reference_of(proxy).session
+        reference = reference_of(proxy)
+        request = reference.session.request
         try:
-            return session.request(*call_request(proxy, args, kwargs), wire.KEEP)
+            return request(*call_request(proxy, args, kwargs), wire.KEEP, reference)
         except Unsendable as refused:
             args, kwargs = with_items(refused, args, kwargs)
-        return session.request(*call_request(proxy, args, kwargs), wire.KEEP)
+        return request(*call_request(proxy, args, kwargs), wire.KEEP, reference)
 
     return call
 
@@ -66,7 +67,8 @@ def oneway(callable_proxy: Any) -> Callable[..., None]:
     proxy = checked_proxy(callable_proxy)
 
     def call(*args: Any, **kwargs: Any) -> None:
-        reference_of(proxy).session.send_oneway(*call_request(proxy, args, kwargs))
+        reference = reference_of(proxy)
+        reference.session.send_oneway(*call_request(proxy, args, kwargs), reference)
 
     return call
 
@@ -102,7 +104,7 @@ class Daemon:
         connect().stop(self.name)
 
     def restart(self) -> None:
-        """End it and start it anew from its own definition; old references become stale.
+        """End it and start it anew from its own definition; references to objects become stale.
 
         Returns once it is ready; raises `DaemonStartError` where the definition raises.
         """

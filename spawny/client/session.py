@@ -30,7 +30,7 @@ from .channel import Channel, ChannelClosed, Overdue, open_socket
 from .log import log
 from .outcomes import cancelled, operation_name, overdue
 from .pool import Pool
-from .proxy import ObjectProxy
+from .proxy import ObjectProxy, is_lasting, reference_of
 from .references import Epitaph, ProxyRef, References, run_of
 from .results import AnswerUnusable, NotRun, exception_of, value_of
 from .scope import Scope
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from .callbacks import Callbacks
     from .lending import Lending
     from .line import Line
+    from .proxy import Reference
+    from .references import Run
 
 # A daemon that is restarted over and over may end each time before it can be attached to.
 ATTACH_TRIES = 20
@@ -63,6 +65,8 @@ class Session:
         self.generation = 0  # counts requests that may have changed what inspection.py knows
         self._may_come_back = False
         self._coming_back = threading.Lock()
+        # Held while its end is dealt with. Reentrant, as the program's code may run by that.
+        self._ending = threading.RLock()
         self._pool = Pool(self._new_channel)
         self.nested = self._pool.nested
         self._references = References(self)
@@ -104,6 +108,7 @@ class Session:
         Raises OSError where nobody listens and `ChannelClosed` where the daemon ends meanwhile.
         """
         channel = self._attachment.connect(self, timeout)
+        channel.run = self.run
         self.pickle_protocol = self.started["pickle_protocol"]
         version = self.started["version"]
         self.interpreter_tag = f"{self.started['implementation']}{version[0]}.{version[1]}"
@@ -134,23 +139,34 @@ class Session:
 
     # --- requests ---
 
-    def request(self, kind: int, request: tuple[Any, ...], flags: int = 0) -> Any:
+    def request(
+        self,
+        kind: int,
+        request: tuple[Any, ...],
+        flags: int = 0,
+        reference: Reference | None = None,
+    ) -> Any:
         """One round trip: the result, or the remote exception raised here.
 
         Raises `DaemonDied` when the daemon ends before it answers; then nobody knows how far the
         call came, and it is never repeated. One that has surely not begun is made in the next
-        daemon of this name, where it is for the root; else the error says so. Raises
-        `SerializationError` before anything is sent.
+        daemon of this name, where it is for the root, or where that has what the `reference` is of
+        by name; else the error says so. Raises `SerializationError` before anything is sent.
         """
         if self.gone is not None:
+            if reference is not None:
+                request = self._anew(request, reference)
             self.come_back(request)
+        run = self._attachment.settled
         self.generation += kind != wire.INSPECT
         scope = current_scope.get()
         if scope is not None and scope.is_over():
-            raise overdue(self.name, scope, kind, request, Overdue.NOT_SENT)
+            raise overdue(self.name, scope, kind, _as_told(request, reference), Overdue.NOT_SENT)
         body, body_flags = dumps(request, self)
         channel: Channel | None = None
         is_nested = False
+        failure: BaseException | None = None
+        is_over = False
         try:
             if self.nested and (channel := self._pool.nested_here()) is not None:
                 is_nested = True
@@ -163,24 +179,42 @@ class Session:
                     channel = self._pool.free.pop()
                 except IndexError:
                     channel = self._new_channel()
-            before = b""
-            if self._references.released or self.has_news or buffers.due:
-                before = self.words(channel)
-            answer, answer_flags, body = channel.exchange(
-                kind, body, flags | body_flags, before, scope
-            )
-            if answer == wire.VALUE:
-                return value_of(self, channel, body, answer_flags, flags & wire.NESTED)
-            if answer == wire.REFERENCE:
-                return self.proxy(*pickle.loads(body))
-            if answer_flags & wire.NOT_RUN:
-                raise NotRun(body, answer_flags)
-            failure: BaseException | None = exception_of(self, body)
+            # Else the daemon has ended meanwhile, and the numbers are others' in this one.
+            if run is self._attachment.settled and (
+                reference is None or reference.oid is request[0]
+            ):
+                before = b""
+                if self._references.released or self.has_news or buffers.due:
+                    before = self.words(channel)
+                answer, answer_flags, body = channel.exchange(
+                    kind, body, flags | body_flags, before, scope
+                )
+                if answer == wire.VALUE and not answer_flags:
+                    return value_of(self, channel, body, 0, flags & wire.NESTED)
+                if answer == wire.ERROR and answer_flags & wire.NOT_RUN:
+                    raise NotRun(body, answer_flags)
+                is_over = True
+                has_numbers = answer == wire.REFERENCE or answer_flags & wire.WITH_REFERENCES
+                if has_numbers and run is not self._attachment.settled:
+                    raise ChannelClosed  # they are others' by now
+                if answer == wire.VALUE:
+                    return value_of(self, channel, body, answer_flags, flags & wire.NESTED)
+                if answer == wire.REFERENCE:
+                    proxy = self.proxy(*pickle.loads(body))
+                    if kind == wire.GETATTR and reference is not None:
+                        reference_of(proxy).found_as(request[1], reference)
+                    return proxy
+                failure = exception_of(self, body)
+            elif reference is None and not is_lasting(request[0]):
+                failure = StaleReference(f"daemon {self.name!r}, where this object was, has ended")
         except AnswerUnusable as unusable:
             raise unusable.error from unusable.__cause__
         except BaseException as error:
             broken, channel = channel, None  # there is nothing to give back
-            failure = self.broken(broken, error, scope, kind, request, is_nested)
+            if is_over and isinstance(error, ChannelClosed | NotRun):
+                error = ChannelClosed()  # it ran, and what comes of it is lost
+            told = _as_told(request, reference)
+            failure = self.broken(broken, error, scope, kind, told, is_nested)
             if failure is error:
                 raise
             if failure is not None:
@@ -195,14 +229,25 @@ class Session:
                         self._references.used()
                         channel.carries_oneways = False
                     self._give_back(channel)
-        if failure is None:
-            return self.request(kind, request, flags)  # for the first time, in the next daemon
+        if failure is None:  # for the first time, in the next daemon
+            if reference is not None:
+                request = self._anew(request, reference)
+            return self.request(kind, request, flags & ~wire.NESTED, reference)
         try:
             if scope is not None and scope.is_over():
-                raise overdue(self.name, scope, kind, request, Overdue.INTERRUPTED) from failure
+                told = _as_told(request, reference)
+                raise overdue(self.name, scope, kind, told, Overdue.INTERRUPTED) from failure
             raise failure
         finally:
             del failure  # or this frame and the exception's traceback would keep each other alive
+
+    def _anew(self, request: tuple[Any, ...], reference: Reference) -> tuple[Any, ...]:
+        """The request as it is for the next daemon; raises `StaleReference` where there is none."""
+        with self._ending:  # what ends has ended by then
+            pass
+        if reference.session is not self:
+            reference.session.come_back(request)
+        return (reference.oid, *request[1:])
 
     # --- segments ---
 
@@ -275,9 +320,10 @@ class Session:
             self.discard(channel)
             if scope is not None and scope.ends_by_cancel():
                 return cancelled(self.name, kind, request)
+            run = None if channel is None else channel.run
             if isinstance(error, NotRun) or not error.is_sent:
-                return self._not_run(error, kind, request, is_nested)
-            return self._died(kind, request)
+                return self._not_run(error, kind, request, is_nested, run)
+            return self._died(kind, request, run)
         if isinstance(error, Overdue):
             self.discard(channel)
             assert scope is not None
@@ -315,18 +361,23 @@ class Session:
         """Run the function of ours that the call under way on this channel calls."""
         self.callbacks.serve(channel, flags, body)
 
-    def send_oneway(self, kind: int, request: tuple[Any, ...]) -> None:
+    def send_oneway(
+        self, kind: int, request: tuple[Any, ...], reference: Reference | None = None
+    ) -> None:
         """Have a request carried out whose result nobody waits for.
 
         Its exception goes to the daemon's log. It is carried out before what this thread asks for
         later.
         """
         if self.gone is not None:
+            if reference is not None:
+                request = self._anew(request, reference)
             self.come_back(request)
+        run = self._attachment.settled
         self.generation += 1
         scope = current_scope.get()
         if scope is not None and scope.is_over():
-            raise overdue(self.name, scope, kind, request, Overdue.NOT_SENT)
+            raise overdue(self.name, scope, kind, _as_told(request, reference), Overdue.NOT_SENT)
         oids = {request[0]}
         body, flags = dumps(request, self, oids)
         flags |= wire.ONEWAY
@@ -340,14 +391,18 @@ class Session:
         try:
             if channel is None:
                 channel = self._pool.for_oneways()
-            channel.number += 1
-            channel.is_in_step = False
-            channel.send_within(scope, wire.frame(kind, body, flags))
-            channel.is_in_step = True
+            is_there = run is self._attachment.settled and (
+                reference is None or reference.oid is request[0]
+            )
+            if is_there:
+                channel.number += 1
+                channel.is_in_step = False
+                channel.send_within(scope, wire.frame(kind, body, flags))
+                channel.is_in_step = True
         except ChannelClosed as closed:
             self._pool.oneways.pop(threading.get_ident(), None)
-            is_nested = bool(flags & wire.NESTED)
-            failure = self.broken(channel, closed, scope, kind, request, is_nested)
+            is_nested, told = bool(flags & wire.NESTED), _as_told(request, reference)
+            failure = self.broken(channel, closed, scope, kind, told, is_nested)
             if failure is not None:
                 raise failure from closed
         except BaseException as error:
@@ -358,8 +413,11 @@ class Session:
                 raise overdue(self.name, scope, kind, request, error.how) from None
             raise
         else:
-            return
-        self.send_oneway(kind, request)  # in the next daemon: this one did not take it
+            if is_there:
+                return
+        if reference is not None:
+            request = self._anew(request, reference)
+        self.send_oneway(kind, request, reference)  # in the next daemon: this one did not take it
 
     def _new_channel(self) -> Channel:
         try:
@@ -389,8 +447,9 @@ class Session:
             background.collected.put(self)
 
     def come_back(self, request: tuple[Any, ...]) -> None:
-        """Attach anew for a root's proxy: to the daemon that runs under this name now, if any."""
-        if request[0] != wire.ROOT or not self._may_come_back:
+        """Attach anew, to the daemon that runs under this name now, if any, and where the request
+        is for its root or something that this has by name."""
+        if not is_lasting(request[0]) or not self._may_come_back:
             raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
         from .launch import Unanswered, reach
 
@@ -411,16 +470,23 @@ class Session:
                         ) from error
 
     def _not_run(
-        self, error: NotRun | ChannelClosed, kind: int, request: tuple[Any, ...], is_nested: bool
+        self,
+        error: NotRun | ChannelClosed,
+        kind: int,
+        request: tuple[Any, ...],
+        is_nested: bool,
+        run: Run | None,
     ) -> BaseException | None:
         """The daemon has ended before it began this request: see `broken`."""
         what = operation_name(kind, request)
+        may_be_made = bool(request) and is_lasting(request[0])
         if isinstance(error, NotRun):
-            self.ended(error.reason, may_come_back=True, comes_back=error.comes_back)
+            reason, comes_back = error.reason, error.comes_back
         else:
-            self.ended("has ended", may_come_back=True, comes_back=request[:1] == (wire.ROOT,))
+            reason, comes_back = "has ended", may_be_made
+        self.ended(reason, run, may_come_back=True, comes_back=comes_back)
         try:
-            if is_nested or request[:1] != (wire.ROOT,):
+            if is_nested or not may_be_made:
                 if isinstance(error, NotRun) and error.comes_back:
                     raise StaleReference(
                         f"daemon {self.name!r}, where this object lived, {error.reason}; {what} was"
@@ -433,12 +499,13 @@ class Session:
         except (SpawnyError, OSError):  # there is none, or none that can be reached
             from .obituary import daemon_died
 
-            return daemon_died(self, what, "; it was not run")
+            return daemon_died(self, what, "; it was not run", run)
         return None
 
     def _attach_anew(self, reach: Callable[[Session], Channel]) -> None:
         before = self.started
-        self._attachment.begin_anew()
+        with self._ending:  # or what is new would be cleared away with what was
+            self._attachment.begin_anew()
         channel = reach(self)
         if self.started["digest"] != before["digest"]:
             channel.close()
@@ -448,6 +515,9 @@ class Session:
                 f" ({now['summary']}): attach to it anew"
             )
         _, type_id, _, description = self._ready(channel)
+        if description is None:  # it went to a connection that another thread has given up
+            _, _, body = channel.exchange(wire.DESCRIBE, pickle.dumps((wire.ROOT,), 4), 0)
+            description = pickle.loads(body)
         self._attachment.settled = self.started
         self._references.learn(type_id, description)
         before_events, self._events = self._events, None
@@ -533,7 +603,7 @@ class Session:
     def on_events_ended(self, events: background.Events, reason: str, comes_back: bool) -> None:
         """On the listener's thread: the daemon has ended, as it had said."""
         if events is self._events:  # else it is known, and this session has another by now
-            self.ended(reason, may_come_back=True, comes_back=comes_back)
+            self.ended(reason, events.run_of_daemon, may_come_back=True, comes_back=comes_back)
 
     def on_events_over(self, events: background.Events) -> None:
         """On the listener's thread: the daemon is gone without a word. Who makes a request will
@@ -541,7 +611,7 @@ class Session:
         if events is self._events and self.line is not None and self.line.has_tasks:
             from .line import in_thread
 
-            in_thread(self._died, None, ())
+            in_thread(self._died, None, (), events.run_of_daemon)
 
     # --- its end ---
 
@@ -562,17 +632,28 @@ class Session:
     def ended(
         self,
         reason: str,
+        run: Run | None = None,
         *,
         may_come_back: bool = False,
         comes_back: bool = False,
         death: DaemonDied | None = None,
     ) -> None:
-        """The daemon has ended: nothing that it held exists any more. Only its root may come back,
-        in the next daemon of this name; what is yet to be sent need not fail if it `comes_back`."""
-        if self.gone is not None:
-            return
-        self.gone = reason
+        """The daemon has ended, in this `run`: nothing that it held exists any more. Its root and
+        what that has by name may come back, in the next daemon of this name; what is yet to be sent
+        need not fail if it `comes_back`."""
+        with self._ending:
+            # Told late, it may be over that there is another, which has not ended.
+            is_known = self.gone is not None or run not in (None, run_of(self._attachment.settled))
+            if not is_known:
+                self._end(reason, may_come_back, comes_back, death)
+
+    def _end(
+        self, reason: str, may_come_back: bool, comes_back: bool, death: DaemonDied | None
+    ) -> None:
+        # First: whatever breaks off the rest, no number is left to mean another in the next daemon.
+        self._references.bury(Epitaph(self.name, self.started, reason))
         self._may_come_back = may_come_back
+        self.gone = reason
         if self.line is not None:
             error = death or DaemonDied(f"daemon {self.name!r} {reason}")
             self.line.daemon_ended(error, comes_back=comes_back)
@@ -580,7 +661,6 @@ class Session:
             self.discard(channel)
         self._callbacks = None
         self._end_lending()
-        self._references.bury(Epitaph(self.name, self.started, reason))
 
     def _end_lending(self) -> None:
         lending, self._lending = self._lending, None
@@ -589,11 +669,13 @@ class Session:
         if lending is not None:
             lending.close()
 
-    def _died(self, kind: int | None, request: tuple[Any, ...]) -> DaemonDied:
+    def _died(
+        self, kind: int | None, request: tuple[Any, ...], run: Run | None = None
+    ) -> DaemonDied:
         from .obituary import daemon_died
 
-        error = daemon_died(self, operation_name(kind, request))
-        self.ended(f"is gone: {error}", may_come_back=True, death=error)
+        error = daemon_died(self, operation_name(kind, request), run=run)
+        self.ended(f"is gone: {error}", run, may_come_back=True, death=error)
         return error
 
     def forked(self) -> None:
@@ -605,6 +687,7 @@ class Session:
         self.has_news = False
         self._making_lock = threading.Lock()
         self._coming_back = threading.Lock()
+        self._ending = threading.RLock()
         self.quiet = threading.RLock()
         self.line = None
         if self._events is not None:
@@ -612,6 +695,12 @@ class Session:
             self._events = None
         self._references.forked()
         self._attachment.forked()
+
+
+def _as_told(request: tuple[Any, ...], reference: Reference | None) -> tuple[Any, ...]:
+    """The request as messages tell it, and whether it is lasting: by name, if there is one."""
+    named = reference is not None and reference.name
+    return (named, *request[1:]) if named else request
 
 
 # Those with a proxy. Held here, not by their proxies alone: when a proxy goes as part of a cycle,

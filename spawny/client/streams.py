@@ -92,9 +92,8 @@ class Stream:
 
     def _fetch(self) -> Chunk:
         reference, received = self._reference, self.chunk.received
-        items, (failure, has_returned, is_late) = reference.session.request(
-            wire.NEXT,
-            (reference.oid, max(self._most, 1), READ_AHEAD_SECONDS, received, self._is_hidden),
+        items, (failure, has_returned, is_late) = reference.ask(
+            wire.NEXT, max(self._most, 1), READ_AHEAD_SECONDS, received, self._is_hidden
         )
         ending: BaseException | None = None
         if has_returned:
@@ -128,7 +127,7 @@ class Stream:
             if chunk or chunk.ending is not None:
                 used = chunk.received - len(chunk)
                 reference = self._reference
-                reference.session.request(wire.PUTBACK, (reference.oid, used))
+                reference.ask(wire.PUTBACK, used)
                 self.chunk = Chunk()
                 self.chunk.received = used
 
@@ -168,7 +167,7 @@ def iterate_backwards(self: ObjectProxy) -> Iterator[Any]:
 def _iterate(self: ObjectProxy, name: str) -> Iterator[Any]:
     reference: Reference = reference_of(self)
     # Now, not at the first next(): what is not iterable must say so to iter() itself.
-    proxy = reference.session.request(wire.OPERATE, (reference.oid, name, ()), wire.KEEP)
+    proxy = reference.operate(name, (), wire.KEEP)
     iterator: Reference = reference_of(proxy)
     if iterator.count > 1 or iterator.stream is not None or not hasattr(type(proxy), "__next__"):
         return proxy  # type: ignore[no-any-return]  # others have it, too, or it is none

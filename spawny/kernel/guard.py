@@ -29,8 +29,8 @@ from .sessions import (
     Connection,
     away_from_stdio,
     is_ours,
+    may_have_oneways,
     receive_with_descriptors,
-    unread_bytes,
 )
 from .tasks import FETCH_SECONDS
 from .watch import Watch
@@ -187,7 +187,7 @@ class Guard(threading.Thread):
             else:
                 self._read_events(connection)
         elif event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
-            if connection.session is None or not unread_bytes(connection.sock):
+            if connection.session is None or not may_have_oneways(connection):
                 self.hung_up(connection)
             else:
                 self._leave_to_drain(connection)
@@ -323,7 +323,7 @@ class Guard(threading.Thread):
             connection.let_go()
 
     def _leave_to_drain(self, connection):
-        """The client is gone, but what it sent last may be one-way calls, which are carried out
+        """The client is gone, but in what it sent last may be one-way calls, which are carried out
         all the same: its lease ends when the main thread has read them."""
         connection.is_over = True
         connection.session.close_descriptors()  # or who reads from its output would wait, too

@@ -198,6 +198,14 @@ METHOD_TYPES = tuple(each for each, _ in _METHOD_KINDS)
 class UnknownReference(ReferenceError):
     """A client named an object that is not (or no longer) exported."""
 
+    def __init__(self, oid):
+        if type(oid) is bytes:
+            text = "this process was started anew, and its definition has not made %r"
+            oid = oid.decode("utf-8", "replace")
+        else:
+            text = "no object %r is referenced here any more"
+        super().__init__(text % (oid,))
+
 
 class Export:
     """An object that clients refer to."""
@@ -211,7 +219,10 @@ class Export:
 
 
 class Exports:
-    """Objects by number. Each session holds counts; an object goes with its last count."""
+    """Objects by number. Each session holds counts; an object goes with its last count.
+
+    A name instead of a number, such as b"os.getpid", is what the root has by that name now.
+    """
 
     def __init__(self):
         self._objects = {}  # oid -> Export
@@ -234,12 +245,25 @@ class Exports:
         try:
             return self._objects[oid].obj
         except (KeyError, TypeError):
-            raise UnknownReference("no object %r is referenced here any more" % (oid,)) from None
+            if type(oid) is bytes:
+                return self._named(oid)
+            raise UnknownReference(oid) from None
 
     def export(self, oid):
-        """The Export of that number; raises as `get` does."""
-        self.get(oid)
-        return self._objects[oid]
+        """The Export of that number, which a name is not; raises as `get` does."""
+        try:
+            return self._objects[oid]
+        except (KeyError, TypeError):
+            raise UnknownReference(oid) from None
+
+    def _named(self, name):
+        found = self.root
+        try:
+            for each in name.decode().split("."):
+                found = getattr(found, each)
+        except (AttributeError, UnicodeError):
+            raise UnknownReference(name) from None
+        return found
 
     def replace(self, oid, obj):
         """Let the number stand for another object: what an iterator was wrapped into."""

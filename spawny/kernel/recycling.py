@@ -2,9 +2,9 @@
 
 The one rule: what runs goes on to its end, and whatever it may need goes on with it. So other
 requests are carried out while a call waits for its callback, and while a coroutine runs. Otherwise
-requests for the root wait: they are made in the next daemon. Those for other objects, which that
-will not have, are still carried out for a moment, as somebody who has just looked up a function is
-about to call it; and until the results of coroutines are fetched.
+requests for the root wait, and for what it has by name: they are made in the next daemon. Those for
+other objects, which that will not have, are still carried out for a moment, as somebody who has
+just got one is about to use it; and until the results of coroutines are fetched.
 
 The main thread asks these questions; the control thread gives the order.
 """
@@ -78,7 +78,7 @@ def _waits(kind, flags, body):
 
 
 def is_on_root(body):
-    """Does this pickle of a tuple begin with the root's number?"""
+    """Does this pickle of a tuple begin with the root's number, or with what that has by name?"""
     start = bytes(body[:16])
     if start[:1] == b"\x80":
         start = start[2:]
@@ -86,4 +86,4 @@ def is_on_root(body):
         start = start[9:]
     if start[:1] == b"(":
         start = start[1:]
-    return start[:2] == b"K\0"
+    return start[:2] == b"K\0" or start[:1] in (b"C", b"B")

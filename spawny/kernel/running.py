@@ -62,6 +62,8 @@ class Running:
         if not request:
             return "?"
         if self.kind == wire.CALL:
+            if type(request[0]) is bytes:
+                return request[0].decode("utf-8", "replace").rpartition(".")[2] + "()"
             try:
                 function = exports.get(request[0])
             except ReferenceError:

@@ -172,7 +172,7 @@ class Server:
     # --- making room for a successor, see recycling.py ---
 
     def begin_recycling(self, order):
-        """On the control thread: from now on requests for the root wait."""
+        """On the control thread: from now on requests for the root wait, and by name."""
         if not self.is_ending:
             self.recycling = order
             self._answer_all = functools.partial(order.answer_all, self)

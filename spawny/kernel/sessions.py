@@ -292,6 +292,22 @@ def unread_bytes(sock):
     return count[0]
 
 
+def may_have_oneways(connection):
+    """Is there a one-way call in what its client, which is gone, has sent last? Other requests that
+    were not begun are of no use to anybody any more. True where it cannot be told."""
+    count = unread_bytes(connection.sock)
+    if not count:
+        return False
+    try:
+        unread = connection.sock.recv(count, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        if connection.reader.in_frame or len(unread) < count:
+            return True  # the main thread is in the middle of reading it
+        frames = wire.FrameReader().feed(unread)
+    except (OSError, MemoryError, wire.WireError):
+        return True
+    return any(flags & wire.ONEWAY for _, flags, _ in frames)
+
+
 def peer_uid(sock):
     """The user at the other end of a unix socket, or None where the platform does not tell."""
     option = getattr(socket, "SO_PEERCRED", None)

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 import spawny
-from tests.end_to_end.processes import Script, is_gone
+from tests.end_to_end.processes import Script, is_gone, pause
 from tests.interpreters import Interpreter
 
 pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.one_supervisor]
@@ -74,6 +74,28 @@ def test_interrupts_the_call_there_and_here(interpreter: Interpreter, function: 
         assert client.end()[0] == 0
 
 
+def test_an_interrupt_that_comes_while_the_client_is_stopped() -> None:
+    """Whichever thread the system would deliver it to: it is not lost, nor late."""
+    with Script(
+        """
+        import spawny
+        script = "import time\\ndef sleep():\\n    print('sleeping')\\n    time.sleep(1000)"
+        worker = spawny.run_script(script)
+        while True:
+            try:
+                worker.sleep()
+            except KeyboardInterrupt:
+                print("interrupted")
+        """
+    ) as client:
+        for _ in range(10):
+            client.until("sleeping")
+            pause(client.process.pid)
+            press_ctrl_c(client)
+            client.process.send_signal(signal.SIGCONT)
+            client.until("interrupted")
+
+
 def test_a_call_that_swallows_its_interrupt_returns() -> None:
     """What comes of the interrupt is the call's own affair, as it is for a local one."""
     with Script(CLIENT, "", "swallow") as client:
@@ -95,6 +117,30 @@ def test_a_second_interrupt_gives_up_waiting() -> None:
         assert client.process.poll() is None  # it goes on with its script
         client.process.send_signal(signal.SIGKILL)
     assert is_gone(pid)  # by force, once it has had the time for a clean end
+
+
+def test_an_interrupt_after_one_that_has_left_our_handler_behind() -> None:
+    """As one may that comes while the one before is dealt with: it is dealt with as ever."""
+    with Script(
+        """
+        import signal, spawny
+        from spawny.client.interrupt import PassingInterrupts
+        script = "import time\\ndef sleep():\\n    print('sleeping')\\n    time.sleep(1000)"
+        sleep = spawny.run_script(script).sleep
+        PassingInterrupts(lambda: True).__enter__()
+        for _ in range(2):
+            try:
+                sleep()
+            except KeyboardInterrupt as error:
+                print("interrupted", type(error.__cause__).__name__)
+        print("default", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        """
+    ) as client:
+        for _ in range(2):
+            client.until("sleeping")
+            press_ctrl_c(client)
+            assert client.until("interrupted") == "interrupted RemoteTraceback"
+        assert client.line() == "default True"
 
 
 def test_interrupt_from_elsewhere() -> None:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -264,6 +266,55 @@ def test_a_batch_that_is_cut_off_in_a_send_was_not_begun(
             held.result()  # type: ignore[attr-defined]
     root.note("last")
     assert lines(tmp_path) == ["holding", "last"]
+
+
+TILL = """
+import os
+def load(pid):
+    from tests.end_to_end.processes import kill
+    kill(pid)
+    raise ValueError
+class Receipt:
+    "Loading it ends its daemon, and fails."
+    def __reduce__(self):
+        return load, (os.getpid(),)
+def pay(path, callback=None):
+    with open(path, "a") as file:
+        file.write("paid\\n")
+    return Receipt() if callback is None else callback(os.getpid())
+class Till:
+    @staticmethod
+    def pay(path, callback=None):
+        return pay(path, callback)
+class Root:
+    def pay(self, path, callback=None):
+        return pay(path, callback)
+"""
+
+
+@pytest.mark.parametrize("what", ["function", "static method", "method of the root", "submitted"])
+@pytest.mark.parametrize("when", ["in its callback", "when its result is loaded"])
+def test_what_has_run_is_never_run_again(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, when: str
+) -> None:
+    """Though its daemon dies where the client has something to send: the result of a callback, or
+    what it wants in place of a result that does not load."""
+    (tmp_path / "till_of_the_test.py").write_text(TILL)
+    monkeypatch.syspath_prepend(tmp_path)
+    if what == "method of the root":
+        definition = spawny.InstanceDefinition("till_of_the_test", "Root")
+        root: Any = spawny.run_object(definition, name="counter", restart="on-failure")
+    else:
+        root = spawny.run_module("till_of_the_test", name="counter", restart="on-failure")
+    pay = root.Till.pay if what == "static method" else root.pay
+    if what == "submitted":
+        pay = partial(lambda pay, *args: spawny.submit(pay, *args).result(), pay)
+    arguments = [] if when == "when its result is loaded" else [spawny.callback(kill)]
+    with pytest.raises(spawny.DaemonDied) as caught:
+        pay(str(tmp_path / "paid"), *arguments)
+    assert "not run" not in str(caught.value)
+    assert (tmp_path / "paid").read_text() == "paid\n"
+    spawny.connect().stop("counter")
 
 
 def test_another_reference_is_stale_and_says_that_nothing_ran(

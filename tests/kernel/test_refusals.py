@@ -67,6 +67,41 @@ def test_a_request_that_waits_is_answered_as_not_run(
         assert "never" not in daemon.log.read_text()
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_what_a_client_that_is_gone_has_asked_for_keeps_no_daemon(
+    interpreter: Interpreter, is_cut: bool
+) -> None:
+    """Though a call that never ends keeps it from being read: its answer is of use to nobody."""
+    with bare_daemon(interpreter.path) as daemon:
+        daemon.load(SLEEP, idle_timeout=0)
+        first, second = daemon.peer(), daemon.peer()
+        first.send(wire.METHOD, wire.ROOT, "hold", (), {})
+        assert first.frame()[0] == wire.OUTPUT
+        frame = wire.frame(wire.METHOD, pickle.dumps((wire.ROOT, "note", ("never",), {}), 4))
+        second.sock.sendall(frame + frame[: len(frame) // 2 * is_cut])
+        first.sock.close()
+        second.sock.close()
+        assert daemon.link.expect("ending")["reason"] == "its last client left"
+        daemon.process.wait()
+        assert "never" not in daemon.log.read_text()
+
+
+def test_one_way_calls_of_a_client_that_is_gone_are_made(interpreter: Interpreter) -> None:
+    """They keep it until then."""
+    with bare_daemon(interpreter.path) as daemon:
+        daemon.load(SLEEP, idle_timeout=0)
+        first, second = daemon.peer(), daemon.peer()
+        first.send(wire.METHOD, wire.ROOT, "hold", (), {})
+        assert first.frame()[0] == wire.OUTPUT
+        second.send(wire.METHOD, wire.ROOT, "note", ("told",), {}, flags=wire.ONEWAY)
+        first.sock.close()
+        second.sock.close()
+        daemon.link.send("interrupt", id=1, call=None)
+        assert daemon.link.expect("ending")["reason"] == "its last client left"
+        daemon.process.wait()
+        assert "told" in daemon.log.read_text()
+
+
 def test_each_of_many_requests_is_answered(interpreter: Interpreter) -> None:
     """Requests sent at once, a cut one at their end, are answered in order, whole ones only."""
     with bare_daemon(interpreter.path) as daemon:
