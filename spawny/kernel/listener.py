@@ -12,6 +12,26 @@ def call_path(runtime, name):
     return os.path.join(runtime, "d", name + ".sock")
 
 
+def bound(path):
+    """A stream socket at this path that only this user can reach. Raises OSError.
+
+    No umask is set for it: that would be the whole process's, where user code may run.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            # Linux makes the file with the mode of the socket: there is no moment without it.
+            os.fchmod(sock.fileno(), 0o600)
+        except OSError:
+            pass  # EINVAL on macOS: until the chmod, its directory keeps others out
+        sock.bind(path)
+        os.chmod(path, 0o600)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 class Listener:
     """Bound at this path, where nobody else is served; else the process exits."""
 
@@ -36,12 +56,8 @@ class Listener:
 
     def renew(self):
         """Listen at the path anew. Raises OSError, and then is as it was."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = bound(self._path)
         try:
-            sock.bind(self._path)
-            # The umask is of the whole process, where user code runs by now; its directory keeps
-            # others out until then.
-            os.chmod(self._path, 0o600)
             sock.listen(BACKLOG)
             inode = os.stat(self._path).st_ino
         except OSError:
@@ -81,11 +97,6 @@ def _listen(path):
         os.unlink(path)
     except FileNotFoundError:
         pass
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o177)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(umask)
+    listener = bound(path)
     listener.listen(BACKLOG)
     return listener

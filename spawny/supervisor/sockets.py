@@ -19,6 +19,7 @@ import zmq
 
 from .. import control
 from ..errors import VersionMismatch
+from ..kernel.listener import bound
 from .values import Caller
 from .watch import Watch
 
@@ -57,14 +58,7 @@ class Received:
 def listen(path: Path) -> socket.socket:
     """A listening unix socket that only this user can reach; whoever calls holds the lock."""
     path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The umask is the process's: between bind and chmod the directory, which is 0700, keeps others
-    # out. A thread that creates files here in between does not exist.
-    before = os.umask(0o177)
-    try:
-        listener.bind(os.fspath(path))
-    finally:
-        os.umask(before)
+    listener: socket.socket = bound(os.fspath(path))
     listener.listen(socket.SOMAXCONN)
     listener.setblocking(False)
     return listener

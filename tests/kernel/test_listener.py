@@ -1,0 +1,58 @@
+"""Sockets that only their user can reach."""
+
+import errno
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spawny.kernel import listener
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "etl.sock"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a socket has no mode of its own elsewhere")
+def test_a_socket_is_private_from_its_first_moment(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when bound() returns: whoever looks in between sees the same, whatever the umask."""
+    seen = []
+
+    def chmod(where: str, mode: int) -> None:
+        seen.append(stat.S_IMODE(os.stat(where).st_mode))
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    before = os.umask(0)
+    try:
+        listener.bound(str(path)).close()
+    finally:
+        assert os.umask(before) == 0
+    assert seen == [0o600]
+
+
+def test_a_socket_is_private_where_its_mode_cannot_be_set_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS: as soon as it is bound."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    listener.bound(str(path)).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_cannot_be_bound_leaves_nothing_open(tmp_path: Path) -> None:
+    """A daemon tries again with every ping, while its directory is gone."""
+    descriptors = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        with pytest.raises(FileNotFoundError):
+            listener.bound(str(tmp_path / "gone" / "etl.sock"))
+    assert len(os.listdir("/dev/fd")) == descriptors
