@@ -10,7 +10,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .proxy import Reference
     from .scope import Scope
+
+
+def as_told(request: tuple[Any, ...], reference: Reference | None) -> tuple[Any, ...]:
+    """The request as messages tell it, and whether it is lasting: by name, if there is one."""
+    named = reference is not None and reference.name
+    return (named, *request[1:]) if named else request
 
 
 def operation_name(kind: int | None, request: tuple[Any, ...]) -> str:

@@ -93,7 +93,7 @@ class Pipelined(Generic[A]):
             elif flags & wire.NOT_RUN:
                 raise NotRun(body, flags)  # nor were those after it
             else:
-                asker.failed(exception_of(session, body))
+                asker.failed(exception_of(session, body, channel.run))
             waiting.popleft()
         return is_held
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .channel import Channel
+    from .references import Run
     from .session import Session
 
 # A value that was loaded here is let go by the daemon with the next request anyway; a larger one is
@@ -116,14 +117,14 @@ def held(session: Session, channel: Channel, number: int, request_flags: int = 0
         return session.proxy(*pickle.loads(body))
     if flags & wire.NOT_RUN:
         raise ChannelClosed  # it has ended, and with it what it held
-    raise AnswerUnusable(exception_of(session, body))
+    raise AnswerUnusable(exception_of(session, body, channel.run))
 
 
-def exception_of(session: Session, body: bytes) -> BaseException:
-    """The exception of an ERROR frame: its real class where that loads here."""
+def exception_of(session: Session, body: bytes, run: Run | None = None) -> BaseException:
+    """The exception of an ERROR frame from this run: its real class where that loads here."""
     failure = pickle.loads(body)
     error = remote_exception(failure)
     # Said by the daemon of itself, not by user code of another.
     if type(error) is DaemonDied and is_ours(failure):
-        session.ended(f"is gone: {error}", may_come_back=True)
+        session.ended(f"is gone: {error}", run, may_come_back=True)
     return error

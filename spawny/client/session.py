@@ -14,32 +14,24 @@ import pickle
 import socket
 import threading
 
-from ..errors import (
-    CallTimeout,
-    DaemonDied,
-    DaemonNotFound,
-    InvalidRequest,
-    SpawnyError,
-    StaleReference,
-    SupervisorUnavailable,
-)
+from ..errors import CallTimeout, DaemonDied, StaleReference
 from ..kernel import buffers, wire
 from . import background, interrupt
 from .attachment import Attachment
 from .channel import Channel, ChannelClosed, Overdue, open_socket
 from .log import log
-from .outcomes import cancelled, operation_name, overdue
+from .outcomes import as_told, cancelled, overdue
 from .pool import Pool
 from .proxy import ObjectProxy, is_lasting, reference_of
-from .references import Epitaph, ProxyRef, References, run_of
+from .references import ProxyRef, References, run_of
 from .results import AnswerUnusable, NotRun, exception_of, value_of
 from .scope import Scope
 from .scope import current as current_scope
 from .serialize import dumps
+from .succession import Succession
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from .callbacks import Callbacks
@@ -47,9 +39,6 @@ if TYPE_CHECKING:
     from .line import Line
     from .proxy import Reference
     from .references import Run
-
-# A daemon that is restarted over and over may end each time before it can be attached to.
-ATTACH_TRIES = 20
 
 
 class Session:
@@ -63,13 +52,10 @@ class Session:
         self.interpreter_tag = ""
         self.gone: str | None = None  # why it is over
         self.generation = 0  # counts requests that may have changed what inspection.py knows
-        self._may_come_back = False
-        self._coming_back = threading.Lock()
-        # Held while its end is dealt with. Reentrant, as the program's code may run by that.
-        self._ending = threading.RLock()
         self._pool = Pool(self._new_channel)
         self.nested = self._pool.nested
         self._references = References(self)
+        self._succession = Succession(self, self._attachment, self._references)
         self._events: background.Events | None = None
         self.line: Line | None = None  # of submitted calls, see line.py
         self._callbacks: Callbacks | None = None
@@ -126,6 +112,25 @@ class Session:
         self._pool.add(channel)
         return root
 
+    def resume(self, channel: Channel) -> None:
+        """Wait for the definition, and go on with this run, which is not the one before."""
+        _, type_id, _, description = self._ready(channel)
+        if description is None:  # it went to a connection that another thread has given up
+            _, _, body = channel.exchange(wire.DESCRIBE, pickle.dumps((wire.ROOT,), 4), 0)
+            description = pickle.loads(body)
+        self._attachment.settled = self.started
+        self._references.learn(type_id, description)
+        before, self._events = self._events, None
+        try:
+            self.listen()
+        except BaseException:
+            self.discard(channel)
+            raise
+        if before is not None:
+            before.leave()  # should that daemon live: it is of no more use to us
+        self._pool.free.append(channel)
+        self.gone = None
+
     def leave_unused(self, channel: Channel) -> None:
         """Let go of a session that never came to have a proxy in use."""
         self.discard(channel)
@@ -154,14 +159,13 @@ class Session:
         by name; else the error says so. Raises `SerializationError` before anything is sent.
         """
         if self.gone is not None:
-            if reference is not None:
-                request = self._anew(request, reference)
+            request = self._succession.renewed(request, reference)
             self.come_back(request)
         run = self._attachment.settled
         self.generation += kind != wire.INSPECT
         scope = current_scope.get()
         if scope is not None and scope.is_over():
-            raise overdue(self.name, scope, kind, _as_told(request, reference), Overdue.NOT_SENT)
+            raise overdue(self.name, scope, kind, as_told(request, reference), Overdue.NOT_SENT)
         body, body_flags = dumps(request, self)
         channel: Channel | None = None
         is_nested = False
@@ -180,9 +184,7 @@ class Session:
                 except IndexError:
                     channel = self._new_channel()
             # Else the daemon has ended meanwhile, and the numbers are others' in this one.
-            if run is self._attachment.settled and (
-                reference is None or reference.oid is request[0]
-            ):
+            if self._is_for(run, request, reference):
                 before = b""
                 if self._references.released or self.has_news or buffers.due:
                     before = self.words(channel)
@@ -204,7 +206,7 @@ class Session:
                     if kind == wire.GETATTR and reference is not None:
                         reference_of(proxy).found_as(request[1], reference)
                     return proxy
-                failure = exception_of(self, body)
+                failure = exception_of(self, body, channel.run)
             elif reference is None and not is_lasting(request[0]):
                 failure = StaleReference(f"daemon {self.name!r}, where this object was, has ended")
         except AnswerUnusable as unusable:
@@ -213,7 +215,7 @@ class Session:
             broken, channel = channel, None  # there is nothing to give back
             if is_over and isinstance(error, ChannelClosed | NotRun):
                 error = ChannelClosed()  # it ran, and what comes of it is lost
-            told = _as_told(request, reference)
+            told = as_told(request, reference)
             failure = self.broken(broken, error, scope, kind, told, is_nested)
             if failure is error:
                 raise
@@ -230,24 +232,24 @@ class Session:
                         channel.carries_oneways = False
                     self._give_back(channel)
         if failure is None:  # for the first time, in the next daemon
-            if reference is not None:
-                request = self._anew(request, reference)
+            request = self._succession.renewed(request, reference)
             return self.request(kind, request, flags & ~wire.NESTED, reference)
         try:
             if scope is not None and scope.is_over():
-                told = _as_told(request, reference)
+                told = as_told(request, reference)
                 raise overdue(self.name, scope, kind, told, Overdue.INTERRUPTED) from failure
             raise failure
         finally:
             del failure  # or this frame and the exception's traceback would keep each other alive
 
-    def _anew(self, request: tuple[Any, ...], reference: Reference) -> tuple[Any, ...]:
-        """The request as it is for the next daemon; raises `StaleReference` where there is none."""
-        with self._ending:  # what ends has ended by then
-            pass
-        if reference.session is not self:
-            reference.session.come_back(request)
-        return (reference.oid, *request[1:])
+    def _is_for(
+        self, run: dict[str, Any], request: tuple[Any, ...], reference: Reference | None
+    ) -> bool:
+        """Whether the numbers in this request are of the run that we are attached to. (Ours are
+        rewritten before a connection to the next one is there, see `Succession.ended`.)"""
+        return run is self._attachment.settled and (
+            reference is None or reference.oid is request[0]
+        )
 
     # --- segments ---
 
@@ -322,8 +324,8 @@ class Session:
                 return cancelled(self.name, kind, request)
             run = None if channel is None else channel.run
             if isinstance(error, NotRun) or not error.is_sent:
-                return self._not_run(error, kind, request, is_nested, run)
-            return self._died(kind, request, run)
+                return self._succession.not_run(error, kind, request, is_nested, run)
+            return self._succession.died(kind, request, run)
         if isinstance(error, Overdue):
             self.discard(channel)
             assert scope is not None
@@ -370,14 +372,13 @@ class Session:
         later.
         """
         if self.gone is not None:
-            if reference is not None:
-                request = self._anew(request, reference)
+            request = self._succession.renewed(request, reference)
             self.come_back(request)
         run = self._attachment.settled
         self.generation += 1
         scope = current_scope.get()
         if scope is not None and scope.is_over():
-            raise overdue(self.name, scope, kind, _as_told(request, reference), Overdue.NOT_SENT)
+            raise overdue(self.name, scope, kind, as_told(request, reference), Overdue.NOT_SENT)
         oids = {request[0]}
         body, flags = dumps(request, self, oids)
         flags |= wire.ONEWAY
@@ -391,9 +392,7 @@ class Session:
         try:
             if channel is None:
                 channel = self._pool.for_oneways()
-            is_there = run is self._attachment.settled and (
-                reference is None or reference.oid is request[0]
-            )
+            is_there = self._is_for(run, request, reference)
             if is_there:
                 channel.number += 1
                 channel.is_in_step = False
@@ -401,7 +400,7 @@ class Session:
                 channel.is_in_step = True
         except ChannelClosed as closed:
             self._pool.oneways.pop(threading.get_ident(), None)
-            is_nested, told = bool(flags & wire.NESTED), _as_told(request, reference)
+            is_nested, told = bool(flags & wire.NESTED), as_told(request, reference)
             failure = self.broken(channel, closed, scope, kind, told, is_nested)
             if failure is not None:
                 raise failure from closed
@@ -410,13 +409,13 @@ class Session:
             self._pool.oneways[threading.get_ident()] = None
             self.discard(channel)
             if isinstance(error, Overdue) and scope is not None:
-                raise overdue(self.name, scope, kind, request, error.how) from None
+                told = as_told(request, reference)
+                raise overdue(self.name, scope, kind, told, error.how) from None
             raise
         else:
             if is_there:
                 return
-        if reference is not None:
-            request = self._anew(request, reference)
+        request = self._succession.renewed(request, reference)
         self.send_oneway(kind, request, reference)  # in the next daemon: this one did not take it
 
     def _new_channel(self) -> Channel:
@@ -445,91 +444,6 @@ class Session:
             self.close()  # the last proxy went while this call was under way
         elif self._references.released or self.has_news:
             background.collected.put(self)
-
-    def come_back(self, request: tuple[Any, ...]) -> None:
-        """Attach anew, to the daemon that runs under this name now, if any, and where the request
-        is for its root or something that this has by name."""
-        if not is_lasting(request[0]) or not self._may_come_back:
-            raise StaleReference(f"daemon {self.name!r}, where this object lived, {self.gone}")
-        from .launch import Unanswered, reach
-
-        with self._coming_back:
-            for left in reversed(range(ATTACH_TRIES)):
-                if self.gone is None:
-                    return
-                try:
-                    self._attach_anew(reach)
-                except SupervisorUnavailable:
-                    raise
-                except (ConnectionError, FileNotFoundError, Unanswered) as error:
-                    # It has ended again meanwhile, and maybe between two connections of ours.
-                    if not left:
-                        raise DaemonNotFound(
-                            f"daemon {self.name!r} ends again and again; see: spawny logs"
-                            f" {self.name}"
-                        ) from error
-
-    def _not_run(
-        self,
-        error: NotRun | ChannelClosed,
-        kind: int,
-        request: tuple[Any, ...],
-        is_nested: bool,
-        run: Run | None,
-    ) -> BaseException | None:
-        """The daemon has ended before it began this request: see `broken`."""
-        what = operation_name(kind, request)
-        may_be_made = bool(request) and is_lasting(request[0])
-        if isinstance(error, NotRun):
-            reason, comes_back = error.reason, error.comes_back
-        else:
-            reason, comes_back = "has ended", may_be_made
-        self.ended(reason, run, may_come_back=True, comes_back=comes_back)
-        try:
-            if is_nested or not may_be_made:
-                if isinstance(error, NotRun) and error.comes_back:
-                    raise StaleReference(
-                        f"daemon {self.name!r}, where this object lived, {error.reason}; {what} was"
-                        " not run"
-                    )
-                raise DaemonNotFound
-            self.come_back(request)
-        except (StaleReference, InvalidRequest) as problem:
-            return problem
-        except (SpawnyError, OSError):  # there is none, or none that can be reached
-            from .obituary import daemon_died
-
-            return daemon_died(self, what, "; it was not run", run)
-        return None
-
-    def _attach_anew(self, reach: Callable[[Session], Channel]) -> None:
-        before = self.started
-        with self._ending:  # or what is new would be cleared away with what was
-            self._attachment.begin_anew()
-        channel = reach(self)
-        if self.started["digest"] != before["digest"]:
-            channel.close()
-            now, self._attachment.started = self.started, before
-            raise StaleReference(
-                f"daemon {self.name!r} was replaced by one of another definition"
-                f" ({now['summary']}): attach to it anew"
-            )
-        _, type_id, _, description = self._ready(channel)
-        if description is None:  # it went to a connection that another thread has given up
-            _, _, body = channel.exchange(wire.DESCRIBE, pickle.dumps((wire.ROOT,), 4), 0)
-            description = pickle.loads(body)
-        self._attachment.settled = self.started
-        self._references.learn(type_id, description)
-        before_events, self._events = self._events, None
-        try:
-            self.listen()
-        except BaseException:
-            self.discard(channel)
-            raise
-        if before_events is not None:
-            before_events.leave()  # should that daemon live: it is of no more use to us
-        self._pool.free.append(channel)
-        self.gone = None
 
     def discard(self, channel: Channel | None) -> None:
         """It is of no more use."""
@@ -611,9 +525,34 @@ class Session:
         if events is self._events and self.line is not None and self.line.has_tasks:
             from .line import in_thread
 
-            in_thread(self._died, None, (), events.run_of_daemon)
+            in_thread(self._succession.died, None, (), events.run_of_daemon)
 
     # --- its end ---
+
+    def ended(
+        self,
+        reason: str,
+        run: Run | None = None,
+        *,
+        may_come_back: bool = False,
+        comes_back: bool = False,
+    ) -> None:
+        """The daemon has ended, in this `run` if one is given: see `Succession.ended`."""
+        self._succession.ended(reason, run, may_come_back=may_come_back, comes_back=comes_back)
+
+    def come_back(self, request: tuple[Any, ...]) -> None:
+        """Attach anew where the daemon has ended: see `Succession.come_back`."""
+        self._succession.come_back(request)
+
+    def let_go(self, error: DaemonDied, *, comes_back: bool) -> None:
+        """Of what was the daemon's, which has ended; its calls that wait fail with this `error`, or
+        are made in the next one if it `comes_back`."""
+        if self.line is not None:
+            self.line.daemon_ended(error, comes_back=comes_back)
+        for channel in self._pool.empty():
+            self.discard(channel)
+        self._callbacks = None
+        self._end_lending()
 
     def close(self) -> None:
         """End the lease. The daemon drops what it held for us, and ends if it was ours alone."""
@@ -629,54 +568,12 @@ class Session:
         if self._events is not None:
             self._events.leave()
 
-    def ended(
-        self,
-        reason: str,
-        run: Run | None = None,
-        *,
-        may_come_back: bool = False,
-        comes_back: bool = False,
-        death: DaemonDied | None = None,
-    ) -> None:
-        """The daemon has ended, in this `run`: nothing that it held exists any more. Its root and
-        what that has by name may come back, in the next daemon of this name; what is yet to be sent
-        need not fail if it `comes_back`."""
-        with self._ending:
-            # Told late, it may be over that there is another, which has not ended.
-            is_known = self.gone is not None or run not in (None, run_of(self._attachment.settled))
-            if not is_known:
-                self._end(reason, may_come_back, comes_back, death)
-
-    def _end(
-        self, reason: str, may_come_back: bool, comes_back: bool, death: DaemonDied | None
-    ) -> None:
-        # First: whatever breaks off the rest, no number is left to mean another in the next daemon.
-        self._references.bury(Epitaph(self.name, self.started, reason))
-        self._may_come_back = may_come_back
-        self.gone = reason
-        if self.line is not None:
-            error = death or DaemonDied(f"daemon {self.name!r} {reason}")
-            self.line.daemon_ended(error, comes_back=comes_back)
-        for channel in self._pool.empty():
-            self.discard(channel)
-        self._callbacks = None
-        self._end_lending()
-
     def _end_lending(self) -> None:
         lending, self._lending = self._lending, None
         self._unread.clear()
         self.has_news = False
         if lending is not None:
             lending.close()
-
-    def _died(
-        self, kind: int | None, request: tuple[Any, ...], run: Run | None = None
-    ) -> DaemonDied:
-        from .obituary import daemon_died
-
-        error = daemon_died(self, operation_name(kind, request), run=run)
-        self.ended(f"is gone: {error}", run, may_come_back=True, death=error)
-        return error
 
     def forked(self) -> None:
         """In a forked child: the connections are the parent's, and so are its answers."""
@@ -686,8 +583,7 @@ class Session:
         self._unread.clear()
         self.has_news = False
         self._making_lock = threading.Lock()
-        self._coming_back = threading.Lock()
-        self._ending = threading.RLock()
+        self._succession.forked()
         self.quiet = threading.RLock()
         self.line = None
         if self._events is not None:
@@ -695,12 +591,6 @@ class Session:
             self._events = None
         self._references.forked()
         self._attachment.forked()
-
-
-def _as_told(request: tuple[Any, ...], reference: Reference | None) -> tuple[Any, ...]:
-    """The request as messages tell it, and whether it is lasting: by name, if there is one."""
-    named = reference is not None and reference.name
-    return (named, *request[1:]) if named else request
 
 
 # Those with a proxy. Held here, not by their proxies alone: when a proxy goes as part of a cycle,
