@@ -3,7 +3,8 @@
 A KeyboardInterrupt raised here, between a receive and the use of what it received, would lose bytes
 of the answer. So while this thread waits, SIGINT raises nothing: its handler asks the daemon to
 raise KeyboardInterrupt in the very call that we wait for, and the wait goes on until that call ends
-as it likes, with the KeyboardInterrupt as a rule. A second Ctrl-C gives up the wait.
+as it likes, with the KeyboardInterrupt as a rule. A second Ctrl-C gives up the wait; but first the
+daemon is asked, or a call that nobody waits for would keep it.
 
 Python handles signals on the main thread, but the system may deliver them to any: it does when the
 process was stopped or frozen meanwhile. Then nothing ends the main thread's wait. A program that
@@ -15,9 +16,17 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# What Ctrl-C must not break off takes less than a millisecond, unless the daemon is stopped.
+LONGEST_SECONDS = 1.0
 
 _MAIN_THREAD = threading.main_thread().ident
 
@@ -61,7 +70,34 @@ class PassingInterrupts:
         self._count += 1
         if self._count > 1:
             raise KeyboardInterrupt
-        self._was_delivered = self._interrupt()
+        with HeldOff():
+            self._was_delivered = self._interrupt()
+
+
+class HeldOff:
+    """While entered, for a second at most, Ctrl-C raises nothing; it does at the end."""
+
+    def __init__(self) -> None:
+        self._before: Any = None
+        self._is_due = False
+        self._until = 0.0
+
+    def __enter__(self) -> None:
+        if is_ours():
+            self._until = time.monotonic() + LONGEST_SECONDS
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is None:
+            return
+        signal.signal(signal.SIGINT, self._before)
+        if self._is_due:
+            raise KeyboardInterrupt
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._is_due = True
+        if time.monotonic() > self._until:
+            raise KeyboardInterrupt
 
 
 def is_ours() -> bool:
@@ -72,7 +108,7 @@ def is_ours() -> bool:
     if handler is signal.default_int_handler:
         return True
     # One Ctrl-C after the other may have left ours there.
-    return isinstance(getattr(handler, "__self__", None), PassingInterrupts)
+    return isinstance(getattr(handler, "__self__", None), PassingInterrupts | HeldOff)
 
 
 def keep_off() -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DaemonDied
 from .burst import burst, bury, may_burst
-from .interrupt import as_the_program
+from .interrupt import HeldOff, as_the_program
 
 if TYPE_CHECKING:
     from .futures import CallFuture
@@ -47,7 +47,9 @@ class Line:
 
     def __init__(self, session: Session | Epitaph) -> None:
         self.session = session
-        self._changed = threading.Condition(threading.Lock())
+        # Taken by itself: a condition does so in Python, where a Ctrl-C may leave it taken.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: OrderedDict[CallFuture, None] = OrderedDict()
         self._urgent: OrderedDict[CallFuture, None] = OrderedDict()
         self._workers = 0  # that are not in a callback
@@ -60,10 +62,9 @@ class Line:
 
     def add(self, future: CallFuture) -> None:
         """Have this call made."""
-        with self._changed:
+        with self._lock:
             self._waiting[future] = None
             wants_worker = not self._workers
-            self._workers += wants_worker
             if self._is_idle:
                 self._changed.notify()
         if wants_worker:
@@ -74,26 +75,19 @@ class Line:
     def add_urgent(self, future: CallFuture) -> None:
         """Have this made at once."""
         future.is_urgent = True
-        with self._changed:
+        with self._lock:
             self._urgent[future] = None
             wants_worker = not self._workers
-            self._workers += wants_worker
-            wants_hurry = not (wants_worker or self._is_idle or self._is_hurrying)
-            self._is_hurrying |= wants_hurry
+            wants_hurry = not (wants_worker or self._is_idle)
             self._changed.notify()
         if wants_worker:
             self._start_worker()
         if wants_hurry:
-            try:
-                with as_the_program():
-                    threads.submit(self._hurry)
-            except RuntimeError:  # the interpreter is ending: the worker does it after its call
-                with self._changed:
-                    self._is_hurrying = False
+            self._start_hurrying()
 
     def remove(self, future: CallFuture, task: Oid | None) -> None:
         """This call need not be made any more, nor its task be waited for."""
-        with self._changed:
+        with self._lock:
             self._waiting.pop(future, None)
             self._urgent.pop(future, None)
             if task is not None and self._tasks.pop(task, None) is not None:
@@ -103,13 +97,31 @@ class Line:
     # --- its workers ---
 
     def _start_worker(self) -> None:
-        try:
-            with as_the_program():
-                threads.submit(self._work)
-        except BaseException:
-            with self._changed:
-                self._workers -= 1
-            raise
+        with HeldOff():  # or there might be one less than is counted
+            with self._lock:
+                if self._workers:
+                    return
+                self._workers = 1
+            try:
+                with as_the_program():
+                    threads.submit(self._work)
+            except BaseException:
+                with self._lock:
+                    self._workers -= 1
+                raise
+
+    def _start_hurrying(self) -> None:
+        with HeldOff():
+            with self._lock:
+                if self._is_hurrying:
+                    return
+                self._is_hurrying = True
+            try:
+                with as_the_program():
+                    threads.submit(self._hurry)
+            except RuntimeError:  # the interpreter is ending: the worker does it after its call
+                with self._lock:
+                    self._is_hurrying = False
 
     def _work(self) -> None:
         _here.line = self
@@ -123,7 +135,7 @@ class Line:
     def _next(self) -> CallFuture | None:
         """The next call; None where this worker is not needed any more. It also stays for what is
         to come of tasks: the interpreter waits for it at its end, and for them by that."""
-        with self._changed:
+        with self._lock:
             while self._workers == 1 and (self._urgent or self._waiting or self._tasks):
                 if self._urgent or self._waiting:
                     return (self._urgent or self._waiting).popitem(last=False)[0]
@@ -162,7 +174,7 @@ class Line:
 
         def following() -> CallFuture | None:
             nonlocal count
-            with self._changed:
+            with self._lock:
                 if count == most_calls or (self._urgent and queue is not self._urgent):
                     return None
                 future = next(iter(queue), None)
@@ -187,7 +199,7 @@ class Line:
             del future
 
     def _next_urgent(self) -> CallFuture | None:
-        with self._changed:
+        with self._lock:
             if self._urgent:
                 return self._urgent.popitem(last=False)[0]
             self._is_hurrying = False
@@ -201,24 +213,23 @@ class Line:
             yield  # an ordinary call, or a callback within another
             return
         _here.line = None
-        with self._changed:
+        with self._lock:
             self._workers -= 1
             wants_worker = bool(self._urgent or self._waiting) and not self._workers
-            self._workers += wants_worker
         if wants_worker:
             self._start_worker()
         try:
             yield
         finally:
             _here.line = self
-            with self._changed:
+            with self._lock:
                 self._workers += 1  # if that makes two, the first to end its call leaves
 
     # --- tasks in the daemon ---
 
     def expect(self, task: Oid, future: CallFuture) -> None:
         """Have the future wait for the end of this task."""
-        with self._changed:
+        with self._lock:
             is_done = task in self._done
             if is_done:
                 self._done.discard(task)
@@ -229,7 +240,7 @@ class Line:
 
     def task_done(self, task: int) -> None:
         """On the listener's thread: the daemon says that a task is over."""
-        with self._changed:
+        with self._lock:
             future = self._tasks.pop(task, None)
             if future is None:
                 if task in self._abandoned:
@@ -246,7 +257,7 @@ class Line:
     def daemon_ended(self, death: DaemonDied, *, comes_back: bool = False) -> None:
         """The daemon is gone, and with it whatever was to come of these calls; on any thread. What
         still waits is made in the next one, if it `comes_back`."""
-        with self._changed:
+        with self._lock:
             lost = [*self._tasks.values(), *self._urgent]
             self._urgent.clear()
             if not comes_back:
@@ -274,12 +285,13 @@ class Alarms:
     def __init__(self) -> None:
         self._set: list[tuple[float, int, weakref.ref[CallFuture]]] = []
         self._count = itertools.count()  # so that no two entries are equal
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
 
     def set(self, deadline: float, future: CallFuture) -> None:
         """Have the future expire at this time of `time.monotonic()`."""
-        with self._changed:
+        with self._lock:
             # Weakly: one that is over in time must not stay until its deadline.
             heapq.heappush(self._set, (deadline, next(self._count), weakref.ref(future)))
             if self._thread is None:
@@ -296,7 +308,7 @@ class Alarms:
             del future
 
     def _next(self) -> CallFuture | None:
-        with self._changed:
+        with self._lock:
             while True:
                 left = self._set[0][0] - time.monotonic() if self._set else None
                 if left is not None and left <= 0:

@@ -317,9 +317,14 @@ class Session:
     ) -> BaseException | None:
         """The exception to raise where an exchange was broken off by `error`. None where the
         request has not run, and may: the session is attached to the next daemon."""
-        self._pool.gave_up(channel)
-        if isinstance(error, ChannelClosed | NotRun):
+        with interrupt.HeldOff():
+            self._pool.gave_up(channel)
+            if channel is not None and not isinstance(error, ChannelClosed | NotRun | Overdue):
+                # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and
+                # would be taken for another's. The call, if it runs, is of no use to anybody now.
+                channel.interrupt()
             self.discard(channel)
+        if isinstance(error, ChannelClosed | NotRun):
             if scope is not None and scope.ends_by_cancel():
                 return cancelled(self.name, kind, request)
             run = None if channel is None else channel.run
@@ -327,14 +332,8 @@ class Session:
                 return self._succession.not_run(error, kind, request, is_nested, run)
             return self._succession.died(kind, request, run)
         if isinstance(error, Overdue):
-            self.discard(channel)
             assert scope is not None
             return overdue(self.name, scope, kind, request, error.how)
-        # Whatever it was (an interrupt, as a rule): an answer may still be on its way, and
-        # would be taken for another's. The call, if it runs, is of no use to anybody now.
-        if channel is not None:
-            channel.interrupt()
-        self.discard(channel)
         return error
 
     def interrupt(self) -> bool:

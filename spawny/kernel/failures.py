@@ -82,6 +82,15 @@ def _attempt(otherwise, function, *args):
         return otherwise
 
 
+def _attempt_unless_interrupted(otherwise, function, *args):
+    try:
+        return function(*args)
+    except KeyboardInterrupt:
+        raise  # for who waits for the exception that is being rebuilt
+    except BaseException:
+        return otherwise
+
+
 # --- telling ---
 
 
@@ -281,11 +290,11 @@ def restore(failure, substitute_base=None):
     details = failure[5] if len(failure) > 5 else {}
     error = None
     if pickled is not None:
-        error = _attempt(None, pickle.loads, pickled)
+        error = _attempt_unless_interrupted(None, pickle.loads, pickled)
     if not isinstance(error, BaseException):
         lineage = details.get("lineage") or (module, qualname, ())
         kind = _tracked("BY_ID", details.get("tracked")) or _find_class(module, qualname)
-        error = kind and _attempt(None, _make, kind, details, substitute_base)
+        error = kind and _attempt_unless_interrupted(None, _make, kind, details, substitute_base)
         if error is None:
             kind = _substitute(lineage, substitute_base)
             error = _make(kind, details, substitute_base)
@@ -297,7 +306,7 @@ def restore(failure, substitute_base=None):
             )
     notes = _load(details.get("state", {}).get("__notes__", (None,)))
     if notes and not hasattr(error, "__notes__"):
-        _attempt(None, object.__setattr__, error, "__notes__", notes)
+        _attempt_unless_interrupted(None, object.__setattr__, error, "__notes__", notes)
     return error
 
 
@@ -355,7 +364,7 @@ def _make(kind, details, substitute_base):
         error = _blank(kind, args)
         BaseException.args.__set__(error, args)
     for name, item in details.get("fields", {}).items():
-        _attempt(None, object.__setattr__, error, name, _load(item))
+        _attempt_unless_interrupted(None, object.__setattr__, error, name, _load(item))
     state = object.__getattribute__(error, "__dict__")
     for name, item in details.get("state", {}).items():
         state[name] = _load(item)

@@ -494,6 +494,21 @@ def test_a_failure_is_rebuilt_as_told() -> None:
     assert (type(missing), missing.filename) == (FileNotFoundError, "file")
 
 
+def interrupted() -> None:
+    raise KeyboardInterrupt  # as Ctrl-C does, wherever it meets the main thread
+
+
+class Slow(Exception):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return interrupted, ()
+
+
+def test_an_interrupt_while_one_is_rebuilt() -> None:
+    """Is not lost, nor is the exception taken for one that cannot be rebuilt."""
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(describe_exception(Slow()))
+
+
 def test_a_class_made_in_a_function_comes_back_as_itself(home: Path) -> None:
     """It has no name to be found by, but travelled there by value, and is known again."""
 

@@ -143,6 +143,35 @@ def test_an_interrupt_after_one_that_has_left_our_handler_behind() -> None:
         assert client.line() == "default True"
 
 
+def test_a_second_interrupt_while_the_first_is_passed_on() -> None:
+    """It gives up the wait, but not before the daemon is asked: it is not kept by the call."""
+    with Script(
+        """
+        import signal, spawny
+        from spawny.client import channel
+        script = "import time\\ndef sleep():\\n    print('sleeping')\\n    time.sleep(1000)"
+        sleep = spawny.run_script(script + "\\ndef pid(): pass").sleep
+        errand = channel.errand
+        def interrupted(*args, **options):
+            signal.raise_signal(signal.SIGINT)
+            return errand(*args, **options)
+        channel.errand = interrupted
+        try:
+            sleep()
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        channel.errand = errand
+        with spawny.timeout(60):
+            print(spawny.value(sleep.__name__))
+        """
+    ) as client:
+        client.until("sleeping")
+        press_ctrl_c(client)
+        client.until("interrupted")
+        assert client.line() == "sleep"
+        assert client.end()[0] == 0
+
+
 def test_interrupt_from_elsewhere() -> None:
     """`Supervisor.interrupt` raises KeyboardInterrupt in what runs, and says if anything did."""
     with Script(
