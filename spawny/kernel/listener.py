@@ -56,10 +56,14 @@ class Listener:
 
     def renew(self):
         """Listen at the path anew. Raises OSError, and then is as it was."""
-        sock = bound(self._path)
+        # Aside, until it listens: who is told that this daemon runs must not be turned away there.
+        aside = self._path[:-1] + "~"  # as long: there is a limit
+        _unlink(aside)
+        sock = bound(aside)
         try:
             sock.listen(BACKLOG)
-            inode = os.stat(self._path).st_ino
+            inode = os.stat(aside).st_ino
+            os.rename(aside, self._path)
         except OSError:
             sock.close()
             raise
@@ -93,10 +97,14 @@ def _listen(path):
     else:
         sys.exit("spawny: another daemon serves %s already" % path)
     listener.close()
+    _unlink(path)
+    listener = bound(path)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _unlink(path):
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
-    listener = bound(path)
-    listener.listen(BACKLOG)
-    return listener

@@ -63,7 +63,8 @@ def _if_saved(paths: Paths, name: str, token: str) -> str:
 
 def poke_daemons(paths: Paths, living: frozenset[str]) -> None:
     """Ask every daemon that listens to phone home now, and remove sockets that nobody serves."""
-    for path in sorted(paths.daemons.glob("*.sock")):
+    # Also those of daemons that were killed while they made theirs anew (see kernel/listener.py).
+    for path in sorted(paths.daemons.glob("*.soc[k~]")):
         try:
             _poke(path)
         except OSError as error:

@@ -1,7 +1,6 @@
 """What cleaners of /tmp do: files of a supervisor that runs are removed, one after the other."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -62,10 +61,7 @@ def test_what_vanishes_is_made_anew(paths: Paths, tmp_path: Path, what: str) -> 
     supervisor = spawny.connect().version().pid
     call = spawny.submit(etl.wait_for, str(fifo))
     path = paths.runtime / what
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    path.rename(tmp_path / "gone")  # at once: in a directory, things might be made anew meanwhile
     said = until_mended(paths)
     assert str(path if what != "journal/etl.json" else paths.journal) in said
     assert path.exists()
@@ -114,7 +110,7 @@ def test_of_two_supervisors_the_one_without_the_lock_leaves(paths: Paths) -> Non
     etl = spawny.run_script(WORKER, name="etl")
     first = spawny.connect().version().pid
     os.kill(first, signal.SIGSTOP)
-    shutil.rmtree(paths.runtime)
+    paths.runtime.rename(paths.runtime.with_name("gone"))
     reader, writer = os.pipe()
     second = subprocess.Popen(
         [sys.executable, "-m", "spawny.supervisor", "--ready-fd", str(writer)], pass_fds=[writer]

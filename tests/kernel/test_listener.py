@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -56,3 +57,53 @@ def test_what_cannot_be_bound_leaves_nothing_open(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             listener.bound(str(tmp_path / "gone" / "etl.sock"))
     assert len(os.listdir("/dev/fd")) == descriptors
+
+
+def knock(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as knocker:
+        knocker.connect(path)
+
+
+def test_one_that_is_made_anew_is_found_once_it_listens(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is turned away in between, and nothing else is left there."""
+    listening = listener.Listener(str(path))
+    path.unlink()
+    assert listening.has_vanished()
+    moved = []
+    rename = os.rename
+
+    def watched(aside: str, there: str) -> None:
+        assert not path.exists()
+        knock(aside)
+        rename(aside, there)
+        moved.append(there)
+
+    monkeypatch.setattr(os, "rename", watched)
+    listening.renew()
+    assert moved == [str(path)]
+    assert os.listdir(path.parent) == [path.name]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    knock(str(path))
+    assert not listening.has_vanished()
+    listening.unlink()
+    listening.close()
+    assert not path.exists()
+
+
+def test_one_that_cannot_be_made_anew_is_as_it_was(tmp_path: Path) -> None:
+    """As while its directory is gone; the next try succeeds, whatever the one before has left."""
+    path = tmp_path / "d" / "etl.sock"
+    path.parent.mkdir()
+    listening = listener.Listener(str(path))
+    path.parent.rename(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError):
+        listening.renew()
+    knock(str(tmp_path / "gone" / "etl.sock"))
+    path.parent.mkdir()
+    (path.parent / "etl.soc~").touch()
+    listening.renew()
+    knock(str(path))
+    assert os.listdir(path.parent) == [path.name]
+    listening.close()

@@ -564,10 +564,13 @@ def test_what_died_meanwhile_is_restarted(site: Supervised) -> None:
     os.kill(first.pid, signal.SIGKILL)
     wait_gone(first.pid)
     stale = site.paths.call_socket("stale")
-    with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.bind(str(stale))
+    unfinished = stale.with_name("etl.soc~")  # was being made anew
+    for path in (stale, unfinished):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.bind(str(path))
     site.start()
     assert not stale.exists()
+    assert not unfinished.exists()
     with site.client() as client:
         while (status := client.status("etl")).state != "ready":
             pass
