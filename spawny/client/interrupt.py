@@ -75,7 +75,10 @@ class PassingInterrupts:
 
 
 class HeldOff:
-    """While entered, for a second at most, Ctrl-C raises nothing; it does at the end."""
+    """While entered, Ctrl-C raises nothing; it does at the end, and at once after a second.
+
+    Nothing in here may wait for a `PassingInterrupts`, which leaves the default handler behind.
+    """
 
     def __init__(self) -> None:
         self._before: Any = None

@@ -17,7 +17,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DaemonDied
@@ -78,11 +78,11 @@ class Line:
         with self._lock:
             self._urgent[future] = None
             wants_worker = not self._workers
-            wants_hurry = not (wants_worker or self._is_idle)
+            is_idle = self._is_idle
             self._changed.notify()
         if wants_worker:
-            self._start_worker()
-        if wants_hurry:
+            is_idle = self._start_worker()
+        if not is_idle:
             self._start_hurrying()
 
     def remove(self, future: CallFuture, task: Oid | None) -> None:
@@ -96,19 +96,25 @@ class Line:
 
     # --- its workers ---
 
-    def _start_worker(self) -> None:
+    def _start_worker(self) -> bool:
+        """Whether there was none, and so this one has nothing else to do."""
+        ticket = [True]  # of this worker, as long as it is counted
         with HeldOff():  # or there might be one less than is counted
             with self._lock:
                 if self._workers:
-                    return
+                    return False
                 self._workers = 1
             try:
                 with as_the_program():
-                    threads.submit(self._work)
+                    threads.submit(self._work, ticket)
             except BaseException:
                 with self._lock:
-                    self._workers -= 1
+                    # Where no thread could be started, the pool may do it later all the same.
+                    if ticket:
+                        ticket.clear()
+                        self._workers -= 1
                 raise
+        return True
 
     def _start_hurrying(self) -> None:
         with HeldOff():
@@ -123,7 +129,11 @@ class Line:
                 with self._lock:
                     self._is_hurrying = False
 
-    def _work(self) -> None:
+    def _work(self, ticket: list[bool]) -> None:
+        with self._lock:
+            if not ticket:
+                return
+            ticket.clear()  # from here on it counts itself out
         _here.line = self
         try:
             while (future := self._next()) is not None:
@@ -136,7 +146,7 @@ class Line:
         """The next call; None where this worker is not needed any more. It also stays for what is
         to come of tasks: the interpreter waits for it at its end, and for them by that."""
         with self._lock:
-            while self._workers == 1 and (self._urgent or self._waiting or self._tasks):
+            while self._urgent or (self._workers == 1 and (self._waiting or self._tasks)):
                 if self._urgent or self._waiting:
                     return (self._urgent or self._waiting).popitem(last=False)[0]
                 self._is_idle = True
@@ -216,9 +226,10 @@ class Line:
         with self._lock:
             self._workers -= 1
             wants_worker = bool(self._urgent or self._waiting) and not self._workers
-        if wants_worker:
-            self._start_worker()
         try:
+            if wants_worker:
+                with suppress(RuntimeError):  # the interpreter is ending: they are made after this
+                    self._start_worker()
             yield
         finally:
             _here.line = self
@@ -295,8 +306,9 @@ class Alarms:
             # Weakly: one that is over in time must not stay until its deadline.
             heapq.heappush(self._set, (deadline, next(self._count), weakref.ref(future)))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="spawny-alarms", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="spawny-alarms", daemon=True)
+                thread.start()
+                self._thread = thread
             elif self._set[0][0] == deadline:
                 self._changed.notify()
 
@@ -318,11 +330,20 @@ class Alarms:
 
 def in_thread(function: Callable[..., Any], *args: Any) -> None:
     """Do this soon, on another thread; here, where the interpreter is ending."""
+    turns = [True]  # of one: what no thread was there for may be run by the pool all the same
+
+    def run() -> None:
+        try:
+            turns.pop()
+        except IndexError:
+            return
+        function(*args)
+
     try:
         with as_the_program():
-            threads.submit(function, *args)
+            threads.submit(run)
     except RuntimeError:
-        function(*args)
+        run()
 
 
 class _Here(threading.local):

@@ -63,9 +63,10 @@ class Listener:
         try:
             sock.listen(BACKLOG)
             inode = os.stat(aside).st_ino
-            os.rename(aside, self._path)
+            _move(aside, self._path)
         except OSError:
             sock.close()
+            _unlink(aside)
             raise
         self._sock.close()
         self._sock, self._inode = sock, inode
@@ -101,6 +102,17 @@ def _listen(path):
     listener = bound(path)
     listener.listen(BACKLOG)
     return listener
+
+
+def _move(aside, path):
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        raise  # another daemon has come meanwhile
+    except OSError:
+        os.rename(aside, path)  # where sockets cannot be linked
+    else:
+        os.unlink(aside)
 
 
 def _unlink(path):

@@ -424,3 +424,52 @@ def test_a_forked_child_begins_anew(module: Any) -> None:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
     assert submit(module.call, "parent").result() == "parent"
+
+
+def test_the_end_of_the_script_comes_before_a_callback(tmp_path: Path) -> None:
+    """Nobody can take the worker's place any more: it makes the others when its own is over."""
+    fifo, second = tmp_path / "fifo", tmp_path / "second"
+    os.mkfifo(fifo)
+    with Script(
+        """
+        import concurrent.futures.thread as pool, os, spawny, sys, threading
+        m = spawny.run_script("def call(path, f):\\n open(path).close()\\n return f()\\nimport os")
+        mkdir = m.os.mkdir
+        def release():
+            while not pool._shutdown:
+                os.sched_yield()
+            open(sys.argv[1], "w").close()
+        threading.Thread(target=release, daemon=True).start()
+        called = spawny.submit(m.call, sys.argv[1], spawny.callback(lambda: "called"))
+        called.add_done_callback(lambda future: print(future.result()))
+        spawny.submit(mkdir, sys.argv[2])
+        """,
+        str(fifo),
+        str(second),
+    ) as script:
+        script.until("called")
+        assert script.end()[:2] == (0, "")
+    assert second.exists()
+
+
+def test_no_thread_can_be_started() -> None:
+    """The error is told, and what is submitted later is made."""
+    with Script(
+        """
+        import spawny, threading
+        m = spawny.run_script("def identity(x): return x")
+        start = threading.Thread.start
+        def fail(thread):
+            raise RuntimeError("can't start new thread")
+        threading.Thread.start = fail
+        try:
+            spawny.submit(m.identity, 0)
+        except RuntimeError as error:
+            print(error)
+        threading.Thread.start = start
+        for number in range(4):
+            print(spawny.submit(m.identity, number).result(60))
+        """
+    ) as script:
+        script.until("can't start new thread")
+        assert script.end()[:2] == (0, "0\n1\n2\n3\n")

@@ -154,13 +154,16 @@ def test_a_second_interrupt_while_the_first_is_passed_on() -> None:
         errand = channel.errand
         def interrupted(*args, **options):
             signal.raise_signal(signal.SIGINT)
-            return errand(*args, **options)
+            told.append(errand(*args, **options))
+            return told[-1]
+        told = []
         channel.errand = interrupted
         try:
             sleep()
         except KeyboardInterrupt:
             print("interrupted", flush=True)
         channel.errand = errand
+        print(len(told), told[0])
         with spawny.timeout(60):
             print(spawny.value(sleep.__name__))
         """
@@ -168,6 +171,7 @@ def test_a_second_interrupt_while_the_first_is_passed_on() -> None:
         client.until("sleeping")
         press_ctrl_c(client)
         client.until("interrupted")
+        assert client.line() == "2 interrupted"  # as it came, and when the wait was given up
         assert client.line() == "sleep"
         assert client.end()[0] == 0
 

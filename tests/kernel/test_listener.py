@@ -18,6 +18,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "etl.sock"
 
 
+def refuse(*_: Any) -> None:
+    raise OSError(errno.EINVAL, "Invalid argument")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a socket has no mode of its own elsewhere")
 def test_a_socket_is_private_from_its_first_moment(
     path: Path, monkeypatch: pytest.MonkeyPatch
@@ -42,9 +46,6 @@ def test_a_socket_is_private_where_its_mode_cannot_be_set_before(
 ) -> None:
     """As on macOS: as soon as it is bound."""
 
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.EINVAL, "Invalid argument")
-
     monkeypatch.setattr(os, "fchmod", refuse)
     listener.bound(str(path)).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -64,23 +65,27 @@ def knock(path: str) -> None:
         knocker.connect(path)
 
 
+@pytest.mark.parametrize("how", ["link", "rename"])
 def test_one_that_is_made_anew_is_found_once_it_listens(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """Nobody is turned away in between, and nothing else is left there."""
+    """Nobody is turned away in between, and nothing else is left there. Not every system links
+    sockets."""
     listening = listener.Listener(str(path))
     path.unlink()
     assert listening.has_vanished()
     moved = []
-    rename = os.rename
+    real = getattr(os, how)
 
     def watched(aside: str, there: str) -> None:
         assert not path.exists()
         knock(aside)
-        rename(aside, there)
+        real(aside, there)
         moved.append(there)
 
-    monkeypatch.setattr(os, "rename", watched)
+    monkeypatch.setattr(os, how, watched)
+    if how == "rename":
+        monkeypatch.setattr(os, "link", refuse)
     listening.renew()
     assert moved == [str(path)]
     assert os.listdir(path.parent) == [path.name]
@@ -106,4 +111,25 @@ def test_one_that_cannot_be_made_anew_is_as_it_was(tmp_path: Path) -> None:
     listening.renew()
     knock(str(path))
     assert os.listdir(path.parent) == [path.name]
+    listening.close()
+
+
+def test_another_daemon_that_has_come_meanwhile_keeps_the_path(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path has its name, and so belongs to the one that came last."""
+    listening = listener.Listener(str(path))
+    path.unlink()
+    link = os.link
+
+    def late(aside: str, there: str) -> None:
+        path.touch()
+        link(aside, there)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(FileExistsError):
+        listening.renew()
+    listening.unlink()
+    assert os.listdir(path.parent) == [path.name]
+    assert path.is_file()
     listening.close()
