@@ -1,10 +1,17 @@
 """The socket where clients knock, at a path that is known by the daemon's name alone."""
 
 import os
+import select
 import socket
 import sys
+import time
+
+from . import wire
 
 BACKLOG = 128
+
+# So long a daemon waits for another one that serves at its path.
+OTHER_SECONDS = 5.0
 
 
 def call_path(runtime, name):
@@ -90,18 +97,34 @@ class Listener:
 
 
 def _listen(path):
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.connect(path)
-    except OSError:
-        pass  # nobody there, as it should be
-    else:
-        sys.exit("spawny: another daemon serves %s already" % path)
-    listener.close()
+    give_up_at = time.monotonic() + OTHER_SECONDS
+    while _is_served(path, give_up_at):
+        if time.monotonic() >= give_up_at:
+            sys.exit("spawny: another daemon serves %s already" % path)
     _unlink(path)
     listener = bound(path)
     listener.listen(BACKLOG)
     return listener
+
+
+def _is_served(path, give_up_at):
+    """Whether somebody listens there; if so, until he is gone or the time is over.
+
+    It may be a daemon that an earlier supervisor has started for the same request: ours hears of it
+    by its hello, and ends this process in its favour. Or it is about to end.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as watch:
+        try:
+            watch.connect(path)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as poker:
+                poker.connect(path)
+                poker.sendall(wire.frame(wire.POKE))
+        except OSError:
+            return False
+        poller = select.poll()
+        poller.register(watch, select.POLLIN)  # nobody answers silence: it is the end
+        poller.poll(max(0, give_up_at - time.monotonic()) * 1000)
+    return True
 
 
 def _move(aside, path):

@@ -5,12 +5,13 @@ import os
 import socket
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spawny.kernel import listener
+from spawny.kernel import listener, wire
 
 
 @pytest.fixture
@@ -133,3 +134,30 @@ def test_another_daemon_that_has_come_meanwhile_keeps_the_path(
     assert os.listdir(path.parent) == [path.name]
     assert path.is_file()
     listening.close()
+
+
+def test_a_daemon_waits_for_another_that_serves_at_its_path(path: Path) -> None:
+    """It has the other one tell the supervisor of itself, which may end either; then it serves."""
+    other = listener.Listener(str(path))
+    with ThreadPoolExecutor(1) as thread:
+        own = thread.submit(listener.Listener, str(path))
+        with other.accept() as watch, other.accept() as poker:
+            assert poker.recv(100) == wire.frame(wire.POKE)
+            assert poker.recv(100) == b""
+            assert not own.done()
+            other.unlink()
+            other.close()
+            watch.close()
+        listening = own.result()
+    knock(str(path))
+    listening.close()
+
+
+def test_a_daemon_does_not_wait_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says why it ends, and leaves the other one alone."""
+    other = listener.Listener(str(path))
+    monkeypatch.setattr(listener, "OTHER_SECONDS", 0.0)
+    with pytest.raises(SystemExit, match="another daemon serves"):
+        listener.Listener(str(path))
+    knock(str(path))
+    other.close()
